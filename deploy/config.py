@@ -1,0 +1,117 @@
+"""How a run is governed, timed and logged, as data (``configs/deploy/*.toml``)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from robonav.errors import ConfigError, explain
+from robonav.types import RobotSpec
+
+
+@dataclass(frozen=True, slots=True)
+class GovernorConfig:
+    """Limits of the governor; speeds and accelerations come from the robot."""
+
+    period_s: float = 0.02
+    """Between two governed commands when none is asked for."""
+    command_life_s: float = 0.25
+    """From a command's receipt to the start of the ramp to zero."""
+    observation_life_s: float = 0.4
+    """A robot whose sensors are older than this is stopped."""
+    latency_s: float = 0.15
+    """From a scan to its effect on the motion, for the braking distance v * latency + v^2 / (2 a)."""
+    braking_mps2: float = 3.0
+    """Deceleration that the robot keeps when it brakes."""
+    yaw_braking_radps2: float = 8.0
+    """The same for turning."""
+    corridor_margin_m: float = 0.03
+    """Round the footprint, in which nothing may stand on the way of braking."""
+    tilt_max_rad: float = 0.6
+    """Roll or pitch at which the robot is stopped."""
+
+
+@dataclass(frozen=True, slots=True)
+class SupervisorConfig:
+    """Times of starting, watching and ending the processes."""
+
+    start_timeout_s: float = 60.0
+    """For all processes to be ready."""
+    heartbeat_timeout_s: float = 1.5
+    """A process that is silent this long is lost."""
+    control_period_s: float = 0.1
+    """Between two repetitions of the supervisor's word."""
+    control_timeout_s: float = 2.0
+    """A process that hears nothing from the supervisor for this long stops."""
+    stop_timeout_s: float = 3.0
+    """For a process to end by itself after "stop", before it is killed."""
+    standstill_mps: float = 0.03
+    """Below this speed the robot counts as standing."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecorderConfig:
+    """How the log is written."""
+
+    compression: str = "zstd"
+    """Of chunks: "zstd", "lz4" or "none"."""
+    chunk_s: float = 0.5
+    """Longest time that a message waits before its chunk is closed and written; at most 1 s."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeployConfig:
+    """All of a run's settings."""
+
+    time_limit_s: float = 60.0
+    """After which the run ends as a timeout."""
+    goal_radius_m: float = 0.5
+    """Arrival by odometry, for drivers that do not judge it themselves."""
+    governor: GovernorConfig = field(default_factory=GovernorConfig)
+    supervisor: SupervisorConfig = field(default_factory=SupervisorConfig)
+    recorder: RecorderConfig = field(default_factory=RecorderConfig)
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError for a time or limit that cannot be."""
+        for part in ("governor", "supervisor", "recorder"):
+            config = getattr(self, part)
+            for key in config.__dataclass_fields__:
+                value = getattr(config, key)
+                if isinstance(value, float) and value <= 0:
+                    raise ConfigError(explain(f"{part}.{key}", "a number above 0", value))
+        if self.recorder.compression not in ("zstd", "lz4", "none"):
+            raise ConfigError(explain("recorder.compression", "zstd, lz4 or none", self.recorder.compression))
+        if self.recorder.chunk_s > 1.0:
+            raise ConfigError(explain("recorder.chunk_s", "at most 1", self.recorder.chunk_s))
+        for key in ("time_limit_s", "goal_radius_m"):
+            if getattr(self, key) <= 0:
+                raise ConfigError(explain(key, "a number above 0", getattr(self, key)))
+
+
+@dataclass(frozen=True, slots=True)
+class GovernorLimits:
+    """What `deploy.governor.govern` holds: the robot's limits and the run's settings, in SI units."""
+
+    vx_min_mps: float
+    vx_max_mps: float
+    vy_max_mps: float
+    yaw_rate_max_radps: float
+    acceleration_mps2: float
+    yaw_acceleration_radps2: float
+    length_m: float
+    width_m: float
+    config: GovernorConfig = field(default_factory=GovernorConfig)
+
+    @classmethod
+    def of(cls, spec: RobotSpec, config: GovernorConfig) -> GovernorLimits:
+        """For a robot."""
+        return cls(
+            vx_min_mps=spec.vx_min_mps,
+            vx_max_mps=spec.vx_max_mps,
+            vy_max_mps=spec.vy_max_mps,
+            yaw_rate_max_radps=spec.yaw_rate_max_radps,
+            acceleration_mps2=spec.acceleration_max_mps2,
+            yaw_acceleration_radps2=spec.yaw_acceleration_max_radps2,
+            length_m=spec.length_m,
+            width_m=spec.width_m,
+            config=config,
+        )

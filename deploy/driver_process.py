@@ -1,0 +1,196 @@
+"""The driver's process: hosts a robot, real or simulated, at the robot's rate, and stops it whatever happens.
+
+A governed command holds for its life from its receipt; when none follows the robot is told to stop. Every way out of
+this process goes through the stop command.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from deploy import transport, wire
+from deploy.station import Station
+from deploy.timing import Deadlines, now_ns
+from robonav.errors import LinkError, RobonavError, WireError, explain
+from robonav.types import Driver, Observation, VelocityCommand
+
+WAIT_NS = 50_000_000
+STANDSTILL_TICKS = 20
+
+
+def make_driver(factory: str, kwargs: Mapping[str, Any]) -> Driver:
+    """Makes a driver from "module:function" and keyword arguments.
+
+    Raises:
+        LinkError: there is no such module or function, or what it made is no driver.
+    """
+    module_name, _, name = factory.partition(":")
+    try:
+        maker = getattr(importlib.import_module(module_name), name)
+    except (ModuleNotFoundError, AttributeError, ValueError) as error:
+        raise LinkError(explain(f"driver '{factory}'", "module:function that can be imported", str(error))) from None
+    driver = maker(**kwargs)
+    if not isinstance(driver, Driver):
+        raise LinkError(explain(f"driver '{factory}'", "a robonav.types.Driver", type(driver).__name__))
+    return driver
+
+
+def run_driver(station: Station) -> None:
+    """Connects, waits for "run", drives until "stop", then brings the robot to a standstill.
+
+    Raises:
+        RobonavError: the driver could not be made or connected, or failed while driving.
+    """
+    driver = make_driver(station.order.driver, station.order.driver_kwargs)
+    try:
+        driver.connect()
+        _DriverLoop(station, driver).run()
+    finally:
+        driver.disconnect()  # stops and closes
+
+
+class _DriverLoop:
+    def __init__(self, station: Station, driver: Driver) -> None:
+        order = station.order
+        self.station = station
+        self.driver = driver
+        self.episode = order.episode
+        self.goal_radius_m = order.config.goal_radius_m
+        self.standstill_mps = order.config.supervisor.standstill_mps
+        self.period_ns = int(driver.spec.dt_s * 1e9)
+        self.observations = station.link.publish_latest(station.address("observations"))
+        self.governed = station.link.receive_commands(station.address("governed"))
+        self.sequence = 0
+        self.last_governed = -1
+        self.valid_until_ns: int | None = None
+        self.deadlines = Deadlines(self.period_ns, now_ns())
+        station.counts.update(ticks=0, late=0, skipped=0, expired=0)
+        if driver.spec.name != order.robot.name:
+            raise RobonavError(explain("driver's robot", order.robot.name, driver.spec.name, "use the same --robot"))
+
+    def run(self) -> None:
+        """The life of the process after the robot is connected."""
+        station, driver = self.station, self.driver
+        station.heard_nothing_yet()
+        station.event("driver", describe(driver))
+        while (word := station.word()) == "wait":
+            station.beat("ready")
+            transport.wait([station.control], WAIT_NS)
+        try:
+            if word == "run":
+                driver.arm()
+                self.drive()
+        finally:
+            driver.stop("soft")
+            self.stand_still()
+        station.beat("done", always=True)
+
+    def drive(self) -> None:
+        """Ticks on absolute deadlines until "stop"."""
+        self.deadlines = Deadlines(self.period_ns, now_ns())
+        while self.station.word() != "stop":
+            if self.deadlines.remaining_ns(now_ns()) == 0:
+                self.tick()
+            self.wait_for_command()
+
+    def tick(self) -> Observation:
+        """Reads and publishes one observation, and says how the robot is."""
+        lateness_ms = self.deadlines.begin(now_ns()) * 1e-6
+        started = now_ns()
+        observation = self.driver.read()
+        message = wire.pack_observation(observation, self.sequence, self.episode)
+        transport.try_send(self.observations, wire.encode(message))
+        self.sequence += 1
+        counts = self.station.counts
+        counts.update(ticks=self.sequence, late=self.deadlines.late, skipped=self.deadlines.skipped)
+        arrived, collided = judge(self.driver, observation, self.goal_radius_m)
+        self.say(observation, arrived, collided, lateness_ms, stopped=False)
+        self.station.beat("running", (now_ns() - started) * 1e-6, always=True)
+        return observation
+
+    def wait_for_command(self) -> None:
+        """Waits for a command until the next deadline or the expiry of the last, and applies it."""
+        now = now_ns()
+        timeout_ns = self.deadlines.remaining_ns(now)
+        if self.valid_until_ns is not None:
+            timeout_ns = min(timeout_ns, max(0, self.valid_until_ns - now))
+        transport.wait([self.governed, self.station.control], min(timeout_ns, WAIT_NS))
+        for frame in transport.received(self.governed):
+            self.apply(frame)
+        if self.valid_until_ns is not None and now_ns() > self.valid_until_ns:
+            self.valid_until_ns = None
+            self.station.counts["expired"] += 1
+            self.station.event("expired", "no governed command in time: soft stop")
+            self.driver.stop("soft")
+
+    def apply(self, frame: bytes) -> None:
+        """Hands a governed command of this episode to the robot; anything else lets the last one expire."""
+        try:
+            message = wire.decode_as(wire.GovernedMsg, frame)
+        except WireError as error:
+            self.station.event("refused", str(error))
+            return
+        if message.episode != self.episode or message.sequence <= self.last_governed:
+            self.station.event("refused", f"governed command {message.sequence} of episode {message.episode}")
+            return
+        self.last_governed = message.sequence
+        self.valid_until_ns = now_ns() + int(message.life_ms * 1e6)
+        applied = self.driver.command(VelocityCommand.of(wire.velocity_of(message), self.valid_until_ns))
+        self.station.record(
+            wire.AppliedMsg(
+                sequence=message.sequence,
+                stamp_ns=now_ns(),
+                episode=self.episode,
+                governed=message.sequence,
+                **wire.velocity_fields(applied),
+            )
+        )
+
+    def stand_still(self) -> None:
+        """Reads on until the robot stands, then stops it hard; reports the last speed."""
+        deadlines = Deadlines(self.period_ns, now_ns())
+        for _ in range(STANDSTILL_TICKS):
+            transport.wait([], deadlines.remaining_ns(now_ns()))
+            deadlines.begin(now_ns())
+            observation = self.driver.read()
+            arrived, collided = judge(self.driver, observation, self.goal_radius_m)
+            standing = bool(np.abs(observation.twist_base).max() <= self.standstill_mps)
+            if standing:
+                self.driver.stop("hard")
+            self.say(observation, arrived, collided, 0.0, stopped=standing)
+            if standing:
+                return
+        self.driver.stop("hard")
+
+    def say(self, observation: Observation, arrived: bool, collided: bool, lateness_ms: float, stopped: bool) -> None:
+        """The robot's status to the supervisor and the log."""
+        twist, pose = observation.twist_base, observation.pose_odom_base
+        message = self.station.send_status(
+            wire.StatusMsg,
+            arrived=arrived,
+            collided=collided,
+            speed_mps=float(np.hypot(twist[0], twist[1])),
+            position_odom_m=(float(pose[0]), float(pose[1])),
+            late_ticks=self.deadlines.late,
+            lateness_ms=lateness_ms,
+            stopped=stopped,
+        )
+        self.station.record(message)
+
+
+def judge(driver: Driver, observation: Observation, goal_radius_m: float) -> tuple[bool, bool]:
+    """(arrived, collided): the driver's own judgement where it has attributes of these names, else by odometry."""
+    away_m = float(np.linalg.norm(np.asarray(observation.goal_odom_m) - np.asarray(observation.pose_odom_base)[:2]))
+    arrived = getattr(driver, "arrived", None)
+    collided = getattr(driver, "collided", False)
+    return (away_m <= goal_radius_m if arrived is None else bool(arrived)), bool(collided)
+
+
+def describe(driver: Driver) -> str:
+    """A driver's own JSON about its world (start pose, scene, seed), if it has a method `describe`."""
+    method = getattr(driver, "describe", None)
+    return str(method()) if callable(method) else type(driver).__name__

@@ -1,0 +1,100 @@
+"""The navigator's process: newest observation in, one command out, everything that it used and decided to the log."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+
+from deploy import transport, wire
+from deploy.station import Station
+from deploy.timing import now_ns
+from policies.bundle_policy import BundlePolicy, load
+from robonav.types import Observation, RobotSpec
+
+POLL_NS = 100_000_000
+WARM_UP_TICKS = 10
+
+
+def run_navigator(station: Station) -> None:
+    """Loads the bundle, warms it up, and answers observations until told to stop.
+
+    Raises:
+        BundleError: damaged, or of another robot.
+        ShapeError: an observation does not fit the robot.
+    """
+    order = station.order
+    _one_thread()
+    policy = load(order.bundle, order.robot)
+    _warm_up(policy, order.robot)
+    observations = station.link.subscribe_latest(station.address("observations"))
+    commands = station.link.send_commands(station.address("commands"))
+    station.counts.update(ticks=0, refused_by_link=0)
+    state, reset = policy.reset(order.seed), True
+    station.heard_nothing_yet()
+    station.beat("ready", always=True)
+    while station.word() != "stop":
+        station.beat("ready")
+        transport.wait([observations, station.control], POLL_NS)
+        frame = transport.try_receive(observations)
+        if frame is None:
+            continue
+        started_ns, started = now_ns(), time.perf_counter()
+        message = wire.decode_as(wire.ObservationMsg, frame)
+        if message.episode != order.episode:
+            continue
+        observation = wire.unpack_observation(message)
+        observation.check(order.robot)
+        state, decision = policy.act(state, observation)
+        tick = station.counts["ticks"]
+        command = wire.CommandMsg(
+            sequence=tick,
+            stamp_ns=now_ns(),
+            episode=order.episode,
+            observation=message.sequence,
+            **wire.velocity_fields(decision.command),
+        )
+        if not transport.try_send(commands, wire.encode(command)):
+            station.counts["refused_by_link"] += 1
+        total_ms = (time.perf_counter() - started) * 1e3
+        answer = wire.pack_decision(
+            decision,
+            sequence=tick,
+            stamp_ns=command.stamp_ns,
+            episode=order.episode,
+            observation=message.sequence,
+            reset=reset,
+            seed=order.seed,
+            age_ms=(started_ns - message.stamp_ns) * 1e-6,
+            total_ms=total_ms,
+        )
+        # Both in one record: an observation without its decision could not be replayed.
+        station.record(message, answer)
+        station.counts["ticks"] = tick + 1
+        reset = False
+        station.beat("running", total_ms, always=True)
+    station.beat("done", always=True)
+
+
+def _one_thread() -> None:
+    """OpenCV starts threads for small images too, which costs more than it gives beside a control loop."""
+    import cv2
+
+    cv2.setNumThreads(1)
+
+
+def _warm_up(policy: BundlePolicy, robot: RobotSpec) -> None:
+    """Runs the policy on a made-up standstill, so that the first real decision is as quick as the others."""
+    state: Any = policy.reset(0)
+    for tick in range(WARM_UP_TICKS):
+        observation = Observation(
+            stamp_ns=tick,
+            pose_odom_base=np.zeros(3, np.float32),
+            twist_base=np.zeros(3, np.float32),
+            tilt_rad=np.zeros(2, np.float32),
+            goal_odom_m=np.array([3.0, 0.0], np.float32),
+            last_command=np.zeros(3, np.float32),
+            scan_m=np.full(robot.lidar.beams, min(4.0, robot.lidar.range_m), np.float32),
+        )
+        state, _ = policy.act(state, observation)

@@ -1,0 +1,156 @@
+"""What the processes of a run share: their order, their sockets to the supervisor and the recorder, how they end.
+
+A process listens to the supervisor's word and stops when it says so, when it falls silent, or when the parent dies.
+SIGINT is left to the supervisor (a terminal sends it to all); SIGTERM asks to stop.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import traceback
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from deploy import transport, wire
+from deploy.config import DeployConfig
+from deploy.timing import now_ns
+from robonav.errors import RobonavError
+from robonav.types import RobotSpec
+
+BEAT_PERIOD_NS = 200_000_000
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """All that a process of a run needs to know; it travels as JSON."""
+
+    folder: str  # of the sockets
+    supervisor_pid: int
+    episode: int
+    seed: int
+    robot: RobotSpec
+    config: DeployConfig
+    bundle: str
+    driver: str  # "module:factory"
+    log: str
+    driver_kwargs: dict[str, Any] = field(default_factory=dict)
+    metadata: dict[str, str] = field(default_factory=dict)  # of the log
+
+
+class Station:
+    """A process's place in a run. Use as a context manager; leaving closes the sockets."""
+
+    def __init__(self, role: str, order: Order) -> None:
+        self.role = role
+        self.order = order
+        self.link = transport.Link()
+        self.counts: dict[str, int] = {"dropped": 0}
+        self._control = self.link.subscribe_latest(self.address("control"))
+        self._status = self.link.send_records(self.address("status"))
+        self._record = None if role == "recorder" else self.link.send_records(self.address("record"))
+        self._said = "wait"
+        self._terminated = False
+        self._heard_ns = now_ns()
+        self._beat_ns = 0
+        self._sequences = {"status": 0, "record": 0}
+        self._live_with_parent()
+
+    def __enter__(self) -> Station:
+        """Ready to be used."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Closes the sockets; what is under way to the recorder has a second to leave."""
+        self.link.close()
+
+    def address(self, stream: str) -> str:
+        """Of one of `transport.STREAMS`."""
+        return transport.ipc_address(self.order.folder, stream)
+
+    def word(self) -> str:
+        """The supervisor's newest word: "wait", "run" or "stop"; "stop" for good when it is silent or gone."""
+        now = now_ns()
+        for frame in transport.received(self._control):
+            self._said = wire.decode_as(wire.ControlMsg, frame).state if self._said != "stop" else "stop"
+            self._heard_ns = now
+        if self._terminated or self._alone(now):
+            self._said = "stop"
+        return self._said
+
+    def orphaned(self) -> bool:
+        """Whether the supervisor is silent or gone, or SIGTERM came; for the recorder, which outlives "stop"."""
+        self.word()
+        return self._terminated or self._alone(now_ns())
+
+    def _alone(self, now: int) -> bool:
+        silent = now - self._heard_ns > self.order.config.supervisor.control_timeout_s * 1e9
+        return silent or os.getppid() != self.order.supervisor_pid
+
+    @property
+    def control(self) -> Any:
+        """The socket of the supervisor's word, to wait on."""
+        return self._control
+
+    def heard_nothing_yet(self) -> None:
+        """Restarts the watch over the supervisor, after a long start of this process."""
+        self._heard_ns = now_ns()
+
+    def send_status(self, kind: type[wire.Message], **fields: Any) -> wire.Message:
+        """Sends a message to the supervisor and returns it."""
+        message = kind(
+            sequence=self._sequences["status"], stamp_ns=now_ns(), episode=self.order.episode, **fields
+        )
+        self._sequences["status"] += 1
+        if not transport.try_send(self._status, wire.encode(message)):
+            self.counts["dropped"] += 1
+        return message
+
+    def beat(self, state: str, last_ms: float = 0.0, *, always: bool = False) -> None:
+        """Says that this process lives, at most each BEAT_PERIOD_NS unless `always`."""
+        now = now_ns()
+        if always or now - self._beat_ns >= BEAT_PERIOD_NS:
+            self._beat_ns = now
+            self.send_status(wire.HeartbeatMsg, role=self.role, state=state, last_ms=last_ms, counts=dict(self.counts))
+
+    def record(self, *messages: Any) -> None:
+        """Sends messages of one moment to the recorder, without waiting; what finds no room is counted."""
+        if self._record is None:
+            return
+        frame = wire.encode(wire.RecordMsg(self.role, self._sequences["record"], now_ns(), messages))
+        self._sequences["record"] += 1
+        if not transport.try_send(self._record, frame):
+            self.counts["dropped"] += 1
+
+    def event(self, kind: str, text: str) -> None:
+        """A line for the log."""
+        self.record(wire.EventMsg(sequence=0, stamp_ns=now_ns(), episode=self.order.episode, kind=kind, text=text))
+
+    def _live_with_parent(self) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, self._on_terminate)
+        if sys.platform == "linux":
+            ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+    def _on_terminate(self, *_: object) -> None:
+        self._terminated = True
+
+
+def error_file(folder: str | Path, role: str) -> Path:
+    """Where a process leaves its last words for the supervisor."""
+    return Path(folder) / f"{role}.error"
+
+
+def leave_error(order: Order, role: str, error: BaseException) -> None:
+    """Writes the error's one line (and, for an unexpected one, where it came from) for the supervisor."""
+    known = isinstance(error, RobonavError)
+    line = str(error) if known else f"{type(error).__name__}: {error}"
+    text = line if known else line.splitlines()[0] + "\n" + "".join(traceback.format_exception(error))
+    try:
+        error_file(order.folder, role).write_text(text)
+    except OSError:
+        print(f"robonav: error: {role}: {line}", file=sys.stderr)

@@ -1,0 +1,284 @@
+"""Messages between the processes: msgspec structs, array-like and tagged, as msgpack. One message, one frame.
+
+Every message starts with its tag; those of a stream carry the protocol's version in `protocol`, a sequence number that grows by one
+a message of that sender, the sender's monotonic `stamp_ns`, and the `episode`. Decoding refuses NaN, Inf and values out of range.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Union
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from robonav.errors import WireError
+from robonav.types import Decision, Observation, VelocityCommand
+
+PROTOCOL = 1
+MAX_ELEMENTS = 1 << 22  # of one array; larger than any sensor here, small enough to refuse nonsense
+
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+Protocol = Annotated[int, msgspec.Meta(ge=PROTOCOL, le=PROTOCOL)]
+SpeedMps = Annotated[float, msgspec.Meta(ge=-10.0, le=10.0)]
+YawRateRadps = Annotated[float, msgspec.Meta(ge=-20.0, le=20.0)]
+LifeMs = Annotated[float, msgspec.Meta(ge=0.0, le=1000.0)]
+Finite = Annotated[float, msgspec.Meta(ge=-1e15, le=1e15)]
+Number = Annotated[float, msgspec.Meta(ge=0.0, le=1e12)]
+
+
+class Array(msgspec.Struct, frozen=True, array_like=True):
+    """A float32 array, row-major, little-endian."""
+
+    shape: tuple[Count, ...]
+    data: bytes
+
+
+class Message(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """What every message of a stream starts with."""
+
+    protocol: Protocol = PROTOCOL
+    sequence: Count
+    stamp_ns: Count
+    episode: Count
+
+
+class ObservationMsg(Message, frozen=True, array_like=True, kw_only=True, tag="obs"):
+    """An `Observation`; `stamp_ns` is the observation's. `arrived` and `collided` are the driver's judgement."""
+
+    pose_odom_base: Array
+    twist_base: Array
+    tilt_rad: Array
+    goal_odom_m: Array
+    last_command: Array
+    scan_m: Array | None
+    depth_m: Array | None
+
+
+class CommandMsg(Message, frozen=True, array_like=True, kw_only=True, tag="cmd"):
+    """A velocity that the navigator wants, from the observation with number `observation`."""
+
+    observation: Count
+    vx_mps: SpeedMps
+    vy_mps: SpeedMps
+    yaw_rate_radps: YawRateRadps
+
+
+class GovernedMsg(Message, frozen=True, array_like=True, kw_only=True, tag="gov"):
+    """What the governor lets through, and why it differs from what was asked; lives `life_ms` from its receipt."""
+
+    vx_mps: SpeedMps
+    vy_mps: SpeedMps
+    yaw_rate_radps: YawRateRadps
+    life_ms: LifeMs
+    asked: Count  # sequence of the command that it comes from
+    reasons: tuple[str, ...]
+
+
+class AppliedMsg(Message, frozen=True, array_like=True, kw_only=True, tag="applied"):
+    """What the driver applied, from governed command number `governed`."""
+
+    governed: Count
+    vx_mps: SpeedMps
+    vy_mps: SpeedMps
+    yaw_rate_radps: YawRateRadps
+
+
+class DecisionMsg(Message, frozen=True, array_like=True, kw_only=True, tag="decision"):
+    """A tick of the navigator: from which observation (by its sequence), what was decided, and the time it took."""
+
+    observation: Count
+    reset: bool
+    seed: Count
+    vx_mps: SpeedMps
+    vy_mps: SpeedMps
+    yaw_rate_radps: YawRateRadps
+    value: Finite
+    why: str
+    route_odom_m: Array | None
+    age_ms: Number  # of the observation when the decision began
+    total_ms: Number
+    details: dict[str, Finite]
+
+
+class StatusMsg(Message, frozen=True, array_like=True, kw_only=True, tag="status"):
+    """The robot, as its driver sees it, once a tick."""
+
+    arrived: bool
+    collided: bool
+    speed_mps: Number
+    position_odom_m: tuple[Finite, Finite]
+    late_ticks: Count
+    lateness_ms: Finite
+    stopped: bool  # the driver has stopped the robot for good
+
+
+class HeartbeatMsg(Message, frozen=True, array_like=True, kw_only=True, tag="beat"):
+    """A process is alive. `counts` are its own totals (reasons, drops), `last_ms` its last cycle's working time."""
+
+    role: str
+    state: str  # "ready", "running" or "done"
+    last_ms: Number
+    counts: dict[str, Count]
+
+
+class ControlMsg(Message, frozen=True, array_like=True, kw_only=True, tag="control"):
+    """The supervisor's word, repeated: "wait", "run" or "stop"."""
+
+    state: str
+
+
+class EventMsg(Message, frozen=True, array_like=True, kw_only=True, tag="event"):
+    """Something worth a line in the log; `kind` is one word, `text` is for people or JSON."""
+
+    kind: str
+    text: str
+
+
+Any_ = Union[  # noqa: UP007  msgspec reads it at run time, on Python 3.10 as well
+    ObservationMsg,
+    CommandMsg,
+    GovernedMsg,
+    AppliedMsg,
+    DecisionMsg,
+    StatusMsg,
+    HeartbeatMsg,
+    ControlMsg,
+    EventMsg,
+]
+
+
+class RecordMsg(msgspec.Struct, frozen=True, array_like=True, tag="record"):
+    """What a process sends to the recorder: messages of one moment, numbered by `sequence` per `source`."""
+
+    source: str
+    sequence: Count
+    sent_ns: Count
+    messages: tuple[Any_, ...]
+
+
+_ENCODER = msgspec.msgpack.Encoder()
+_DECODER = msgspec.msgpack.Decoder(Union[Any_, RecordMsg])  # noqa: UP007
+
+
+def encode(message: Any) -> bytes:
+    """A message as one frame."""
+    return _ENCODER.encode(message)
+
+
+def decode(frame: bytes) -> Any:
+    """A frame as a message.
+
+    Raises:
+        WireError: it is none of ours, of another protocol version, or has a value out of range.
+    """
+    try:
+        return _DECODER.decode(frame)
+    except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError) as error:
+        raise WireError(f"no message of protocol {PROTOCOL}: {str(error)[:160]}") from None
+
+
+def decode_as(kind: type[Any], frame: bytes) -> Any:
+    """A frame as a message of the type `kind`; WireError for any other."""
+    message = decode(frame)
+    if not isinstance(message, kind):
+        raise WireError(f"expected a {kind.__name__}, got a {type(message).__name__}")
+    return message
+
+
+def pack_array(values: Any) -> Array:
+    """An array for the wire."""
+    array = np.ascontiguousarray(values, dtype="<f4")
+    return Array(array.shape, array.tobytes())
+
+
+def unpack_array(array: Array, name: str) -> NDArray[np.float32]:
+    """An array from the wire, its own memory.
+
+    Raises:
+        WireError: the bytes do not fill the shape.
+    """
+    count = 1
+    for size in array.shape:
+        count *= size
+        if count > MAX_ELEMENTS:
+            raise WireError(f"{name}: shape {array.shape} is too large")
+    if len(array.data) != 4 * count:
+        raise WireError(f"{name}: expected {4 * count} bytes for shape {array.shape}, got {len(array.data)}")
+    return np.frombuffer(array.data, dtype="<f4").reshape(array.shape).astype(np.float32)
+
+
+def pack_observation(observation: Observation, sequence: int, episode: int) -> ObservationMsg:
+    """An observation for the wire."""
+    o = observation
+    return ObservationMsg(
+        sequence=sequence,
+        stamp_ns=o.stamp_ns,
+        episode=episode,
+        pose_odom_base=pack_array(o.pose_odom_base),
+        twist_base=pack_array(o.twist_base),
+        tilt_rad=pack_array(o.tilt_rad),
+        goal_odom_m=pack_array(o.goal_odom_m),
+        last_command=pack_array(o.last_command),
+        scan_m=None if o.scan_m is None else pack_array(o.scan_m),
+        depth_m=None if o.depth_m is None else pack_array(o.depth_m),
+    )
+
+
+def unpack_observation(message: ObservationMsg) -> Observation:
+    """The observation of a message. Its shapes are checked by `Observation.check`, not here."""
+    m = message
+    return Observation(
+        stamp_ns=m.stamp_ns,
+        pose_odom_base=unpack_array(m.pose_odom_base, "pose_odom_base"),
+        twist_base=unpack_array(m.twist_base, "twist_base"),
+        tilt_rad=unpack_array(m.tilt_rad, "tilt_rad"),
+        goal_odom_m=unpack_array(m.goal_odom_m, "goal_odom_m"),
+        last_command=unpack_array(m.last_command, "last_command"),
+        scan_m=None if m.scan_m is None else unpack_array(m.scan_m, "scan_m"),
+        depth_m=None if m.depth_m is None else unpack_array(m.depth_m, "depth_m"),
+    )
+
+
+def pack_decision(
+    decision: Decision,
+    *,
+    sequence: int,
+    stamp_ns: int,
+    episode: int,
+    observation: int,
+    reset: bool,
+    seed: int,
+    age_ms: float,
+    total_ms: float,
+) -> DecisionMsg:
+    """A decision for the recorder."""
+    command = decision.command
+    route = decision.route_odom_m
+    return DecisionMsg(
+        sequence=sequence,
+        stamp_ns=stamp_ns,
+        episode=episode,
+        observation=observation,
+        reset=reset,
+        seed=seed,
+        vx_mps=command.vx_mps,
+        vy_mps=command.vy_mps,
+        yaw_rate_radps=command.yaw_rate_radps,
+        value=decision.value,
+        why=decision.why,
+        route_odom_m=None if route is None else pack_array(route),
+        age_ms=max(0.0, age_ms),
+        total_ms=total_ms,
+        details=decision.details,
+    )
+
+
+def velocity_of(message: CommandMsg | GovernedMsg | AppliedMsg | DecisionMsg) -> NDArray[np.float64]:
+    """(3,) vx, vy, yaw rate of a message that has them."""
+    return np.array([message.vx_mps, message.vy_mps, message.yaw_rate_radps])
+
+
+def velocity_fields(command: VelocityCommand) -> dict[str, float]:
+    """The fields of a message that carry a velocity."""
+    return {"vx_mps": command.vx_mps, "vy_mps": command.vy_mps, "yaw_rate_radps": command.yaw_rate_radps}

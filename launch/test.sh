@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# Sets up what is needed, then runs the tests: bash launch/test.sh [--slow] [PYTEST OPTIONS]
+# --slow runs the slow ones as well.
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+robonav_setup train sim onnx runtime-cpu viz dev
+cd "$ROBONAV_ROOT"
+
+options=()
+for word in "$@"; do
+    if [ "$word" = --slow ]; then options+=(-m ""); else options+=("$word"); fi
+done
+exec "$PYTHON" -m pytest ${options[@]+"${options[@]}"}

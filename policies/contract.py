@@ -1,0 +1,155 @@
+"""The contract of a deployment bundle: what the graph reads and gives, for which robot, at which rate.
+
+It lies in ``bundle.json`` and, the same, in the graph's metadata under METADATA_KEY, so that a graph that was moved
+into another bundle is noticed. Every tensor has a batch of 1 and a fixed shape.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from robonav.config import from_mapping, to_mapping
+from robonav.errors import BundleError, ConfigError, explain
+from robonav.types import ACTION_SIZE, RobotSpec, policy_input_shapes
+
+FORMAT = 1
+METADATA_KEY = "robonav.contract"
+STATE_PREFIX = "state."
+NEXT_PREFIX = "next."
+UINT8_INPUTS = ("local_map",)
+DTYPES = ("float32", "uint8", "int64", "bool")
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """Name, dtype (one of DTYPES) and shape (with the batch of 1) of one of the graph's tensors."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BundleContract:
+    """What a bundle promises. `states` are named without prefix: the graph has ``state.X`` in and ``next.X`` out."""
+
+    name: str
+    robot: RobotSpec
+    inputs: tuple[TensorSpec, ...]
+    states: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    rate_hz: float
+    situation: dict[str, Any] = field(default_factory=dict)  # SituationConfig that the policy was trained with
+    normalisation: str = ""  # a sentence: physical units go in, the graph normalises inside
+    versions: dict[str, str] = field(default_factory=dict)  # robonav, torch, onnxruntime, ...
+    format: int = FORMAT
+
+    def to_json(self) -> str:
+        """Canonical JSON: the same contract gives the same text."""
+        return json.dumps(to_mapping(self), sort_keys=True, allow_nan=False)
+
+
+def make_contract(
+    name: str,
+    robot: RobotSpec,
+    states: Mapping[str, tuple[int, ...]],
+    situation: Any,
+    *,
+    normalisation: str = "physical units go in; the graph normalises inside",
+    versions: Mapping[str, str] | None = None,
+) -> BundleContract:
+    """The contract of a graph with the standard inputs and outputs.
+
+    Args:
+        name: of the bundle.
+        robot: that the policy was trained for.
+        states: name (without prefix) to shape (with batch 1) of the float32 state tensors.
+        situation: the SituationConfig dataclass (or its mapping) that makes the inputs.
+        normalisation: note for the reader.
+        versions: of the packages that made the graph.
+    """
+    return BundleContract(
+        name=name,
+        robot=robot,
+        inputs=standard_inputs(robot),
+        states=tuple(TensorSpec(key, "float32", tuple(shape)) for key, shape in states.items()),
+        outputs=standard_outputs(),
+        rate_hz=robot.rate_hz,
+        situation=dict(situation) if isinstance(situation, Mapping) else to_mapping(situation),
+        normalisation=normalisation,
+        versions=dict(versions or {}),
+    )
+
+
+def standard_inputs(robot: RobotSpec) -> tuple[TensorSpec, ...]:
+    """PolicyInput's arrays by field name, then ``action_prev`` (1, 3) and ``reset`` (1,)."""
+    inputs = [
+        TensorSpec(name, "uint8" if name in UINT8_INPUTS else "float32", (1, *shape))
+        for name, shape in policy_input_shapes(robot).items()
+    ]
+    inputs += [TensorSpec("action_prev", "float32", (1, ACTION_SIZE)), TensorSpec("reset", "float32", (1,))]
+    return tuple(inputs)
+
+
+def standard_outputs() -> tuple[TensorSpec, ...]:
+    """``action`` (1, 3) in [-1, 1] and ``value`` (1,)."""
+    return (TensorSpec("action", "float32", (1, ACTION_SIZE)), TensorSpec("value", "float32", (1,)))
+
+
+def contract_from_mapping(data: Any, where: str) -> BundleContract:
+    """Reads a contract strictly.
+
+    Raises:
+        BundleError: another format version, an unknown or missing key, a wrong type, or a layout that this version
+            of robonav does not feed.
+    """
+    version = data.get("format") if isinstance(data, Mapping) else None
+    if version != FORMAT:
+        do = "export the bundle again with this version of robonav"
+        raise BundleError(explain(f"{where}: format", FORMAT, version, do))
+    try:
+        contract = from_mapping(BundleContract, data, where)
+    except ConfigError as error:
+        raise BundleError(str(error)) from None
+    for kind, got, want in (
+        ("inputs", contract.inputs, standard_inputs(contract.robot)),
+        ("outputs", contract.outputs, standard_outputs()),
+    ):
+        if got != want:
+            wrong = sorted(set(got) ^ set(want), key=lambda t: t.name) or list(got)
+            raise BundleError(explain(f"{where}: {kind}", _shown(want), f"a difference at {_shown(wrong)}", "export again"))
+    bad = [t.name for t in contract.states if t.dtype not in DTYPES or not t.shape or min(t.shape) < 1]
+    if bad:
+        raise BundleError(explain(f"{where}: states", f"dtypes {DTYPES} and positive shapes", bad))
+    return contract
+
+
+def check_robot(contract: BundleContract, spec: RobotSpec) -> None:
+    """Raises BundleError when `spec` differs from the bundle's robot in what the policy was trained with.
+
+    URDF, height, lag and depth camera may differ: the policy does not read them.
+    """
+    keys = (
+        "length_m",
+        "width_m",
+        "vx_min_mps",
+        "vx_max_mps",
+        "vy_max_mps",
+        "yaw_rate_max_radps",
+        "rate_hz",
+        "lidar",
+        "local_map",
+    )
+    for key in keys:
+        want, got = getattr(contract.robot, key), getattr(spec, key)
+        if want != got:
+            where = f"bundle '{contract.name}' for robot '{contract.robot.name}': {key}"
+            do = f"use configs/robots/{contract.robot.name}.toml as exported, or export a bundle for '{spec.name}'"
+            raise BundleError(explain(where, want, f"{got} of robot '{spec.name}'", do))
+
+
+def _shown(tensors: Any) -> str:
+    return ", ".join(f"{t.name} {t.dtype}{list(t.shape)}" for t in tensors)

@@ -1,0 +1,80 @@
+"""``robonav train``: a world model and its actor, from nothing, in simulation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from robonav.cli.args import parse
+from robonav.config import find_config, load_config, load_robot
+from robonav.learning.config import TrainConfig
+
+DESCRIPTION = "Trains a navigator in simulation; writes config, checkpoints, progress.csv and TensorBoard events."
+EXAMPLES = [
+    "robonav train --preset quick --out runs/quick",
+    "robonav train --preset quick --out runs/quick --resume --updates 4000",
+    "robonav train --preset quick --out runs/wide --agent.model.backbone.d-model 256 --seed 1",
+    "tensorboard --logdir runs",
+]
+
+
+@dataclass(frozen=True)
+class TrainArgs:
+    """Arguments of ``robonav train``."""
+
+    preset: str = "quick"
+    """Preset in configs/train, or a .toml file."""
+    out: Path = Path("runs/quick")
+    """Folder of the run."""
+    resume: bool = False
+    """Continue the run in that folder, exactly where its last checkpoint left off."""
+    config: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
+    """Every value of the preset can be overridden."""
+
+
+@dataclass(frozen=True)
+class SceneEnvironment:
+    """Makes environments of a scene preset; picklable, so that worker processes can use it."""
+
+    robot: str
+
+    def __call__(self, scene: str) -> Any:
+        """A Gymnasium environment."""
+        import sim
+
+        return sim.make_env(scene=scene, robot=self.robot)
+
+
+def main(argv: list[str]) -> int:
+    """Entry point; 0 on success."""
+    preset = _preset(argv)
+    config = load_config(TrainConfig, find_config("train", preset))
+    args = parse(TrainArgs, argv, "robonav train", DESCRIPTION, EXAMPLES, default=TrainArgs(preset=preset, config=config))
+    spec = load_robot(args.config.robot)
+
+    import sim
+    from robonav.learning.trainer import train
+
+    for scene in args.config.collect.scenes:
+        sim.load_scene(scene)  # an unknown scene is told before anything starts
+    trainer = train(args.config, spec, SceneEnvironment(args.config.robot), args.out, args.resume)
+    c = trainer.counters
+    success = f"{sum(c.greedy) / len(c.greedy):.2f}" if c.greedy else "no episode yet"
+    print(
+        f"trained {c.updates} updates on {c.env_steps} steps in {c.elapsed_s / 60:.1f} min; "
+        f"success of the last {len(c.greedy)} greedy episodes: {success}; checkpoint: {args.out}/checkpoint.safetensors"
+    )
+    return 0
+
+
+def _preset(argv: list[str]) -> str:
+    """The preset's name, wanted before the other flags can be read over it."""
+    for i, word in enumerate(argv):
+        if word.startswith("--preset="):
+            return word.removeprefix("--preset=")
+        if word == "--preset" and i + 1 < len(argv):
+            return argv[i + 1]
+    return TrainArgs.preset

@@ -1,0 +1,1 @@
+"""Measuring policies: episodes on suites of scenes, figures with intervals, reports and pictures."""

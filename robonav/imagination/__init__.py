@@ -1,0 +1,1 @@
+"""Learning behaviour inside the world model: rollouts, lambda returns, actor and critic."""

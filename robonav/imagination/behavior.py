@@ -1,0 +1,206 @@
+"""Actor and critic trained on imagined rollouts (DreamerV3, 2301.04104, section "Actor critic learning").
+
+Shape letters: N dreams, L horizon (actions taken), F features, A action size.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from robonav.types import ACTION_SIZE
+from robonav.world_model.model import WorldModel, WorldModelState
+from robonav.world_model.nets import TwoHotHead, mlp
+
+
+@dataclass(frozen=True, slots=True)
+class BehaviorConfig:
+    """Sizes and constants of imagination."""
+
+    hidden: int = 192
+    """Hidden width of actor and critic."""
+    layers: int = 2
+    """Hidden layers of actor and critic."""
+    horizon: int = 12
+    """Actions in a dream."""
+    dreams: int = 8
+    """Dreams a replayed sequence."""
+    discount: float = 0.99
+    """Per control step."""
+    lambda_: float = 0.95
+    """Mixture of the lambda return."""
+    entropy: float = 3e-4
+    """Weight of the actor's entropy."""
+    min_std: float = 0.1
+    """Smallest standard deviation of the actor."""
+    max_std: float = 1.0
+    """Largest standard deviation of the actor."""
+    slow_decay: float = 0.98
+    """Decay of the slow critic."""
+    slow_weight: float = 1.0
+    """Weight of the critic's pull towards the slow critic."""
+    replay_weight: float = 0.3
+    """Weight of the value loss on replayed sequences."""
+    return_decay: float = 0.99
+    """Decay of the running range of returns."""
+
+
+class Normal(NamedTuple):
+    """Diagonal normal distribution over actions; samples are clipped to [-1, 1] where they are applied."""
+
+    mean: Tensor  # (..., A)
+    std: Tensor  # (..., A)
+
+    def sample(self) -> Tensor:
+        """(..., A), without gradient."""
+        return (self.mean + self.std * torch.randn_like(self.mean)).detach()
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        """(...) log density."""
+        distribution = torch.distributions.Normal(self.mean, self.std, validate_args=False)
+        return distribution.log_prob(action).sum(-1)
+
+    def entropy(self) -> Tensor:
+        """(...) nats."""
+        return torch.distributions.Normal(self.mean, self.std, validate_args=False).entropy().sum(-1)
+
+
+class Actor(nn.Module):
+    """Features to a normal distribution over normalised actions, mean inside (-1, 1)."""
+
+    def __init__(self, features: int, config: BehaviorConfig) -> None:
+        super().__init__()
+        self.net = mlp(features, config.hidden, 2 * ACTION_SIZE, config.layers)
+        output = self.net[-1]
+        assert isinstance(output, nn.Linear)
+        nn.init.uniform_(output.weight, -1e-3, 1e-3)
+        nn.init.zeros_(output.bias)
+        self.low, self.high = config.min_std, config.max_std
+
+    def forward(self, features: Tensor) -> Normal:
+        """(..., F) -> Normal over (..., A)."""
+        mean, spread = self.net(features).chunk(2, dim=-1)
+        return Normal(torch.tanh(mean), self.low + (self.high - self.low) * torch.sigmoid(spread))
+
+
+class Dream(NamedTuple):
+    """An imagined rollout."""
+
+    features: Tensor  # (L + 1, N, F)
+    actions: Tensor  # (L, N, A)
+
+
+@torch.no_grad()
+def dream(model: WorldModel, actor: Actor, state: WorldModelState, latent: Tensor, horizon: int) -> Dream:
+    """Rolls the prior forward under the actor.
+
+    Args:
+        state: (N, ...) memory before the start's latent; latent: (N, G * C) the start's z_t.
+    """
+    features, actions = [model.features(state.memory, latent)], []
+    for _ in range(horizon):
+        action = actor(features[-1]).sample().clamp(-1, 1)
+        state = model.advance(state, latent, action)
+        latent = model.sample(model.prior(state.memory, latent, action))
+        features.append(model.features(state.memory, latent))
+        actions.append(action)
+    return Dream(torch.stack(features), torch.stack(actions))
+
+
+def lambda_returns(reward: Tensor, proceed: Tensor, value: Tensor, discount: float, lambda_: float) -> Tensor:
+    """R_t = r_{t+1} + discount c_{t+1} ((1 - lambda) v_{t+1} + lambda R_{t+1}), with R_L = v_L.
+
+    Rewards arrive with the observation, so reward, proceed and value are all indexed by time 0..L along the first axis.
+
+    Returns:
+        (L, ...) returns of times 0..L-1.
+    """
+    returns = [value[-1]]
+    for t in range(reward.shape[0] - 1, 0, -1):
+        mixed = (1 - lambda_) * value[t] + lambda_ * returns[-1]
+        returns.append(reward[t] + discount * proceed[t] * mixed)
+    return torch.stack(returns[:0:-1])
+
+
+class Behavior(nn.Module):
+    """Actor, critic, slow critic, and the running range of returns."""
+
+    return_range: Tensor
+
+    def __init__(self, config: BehaviorConfig, features: int) -> None:
+        super().__init__()
+        self.config = config
+        self.actor = Actor(features, config)
+        self.critic = TwoHotHead(features, config.hidden, config.layers)
+        self.slow_critic = copy.deepcopy(self.critic).requires_grad_(False)
+        self.register_buffer("return_range", torch.zeros(()))
+
+    def trained_parameters(self) -> Iterator[nn.Parameter]:
+        """Parameters of actor and critic; the slow critic follows by averaging."""
+        yield from self.actor.parameters()
+        yield from self.critic.parameters()
+
+    @torch.no_grad()
+    def update_slow_critic(self) -> None:
+        """One step of the exponential average."""
+        for slow, fast in zip(self.slow_critic.parameters(), self.critic.parameters(), strict=True):
+            slow.lerp_(fast, 1 - self.config.slow_decay)
+
+    def losses(self, model: WorldModel, dreamt: Dream) -> dict[str, Tensor]:
+        """REINFORCE with normalised advantages for the actor, two-hot lambda returns for the critic."""
+        c = self.config
+        f = dreamt.features
+        with torch.no_grad():
+            reward = model.reward.mean(f)
+            proceed = torch.sigmoid(model.proceed(f).squeeze(-1))
+            slow_value = self.slow_critic.mean(f)
+        logits = self.critic(f[:-1])
+        with torch.no_grad():
+            value = self.critic.mean(f)
+            returns = lambda_returns(reward, proceed, value, c.discount, c.lambda_)
+            weight = torch.cumprod(c.discount * proceed[:-1], dim=0) / c.discount
+            scale = self._scale(returns)
+            advantage = (returns - value[:-1]) / scale
+        policy: Normal = self.actor(f[:-1])
+        gain = policy.log_prob(dreamt.actions) * advantage + c.entropy * policy.entropy()
+        critic = self.critic.loss(logits, returns) + c.slow_weight * self.critic.loss(logits, slow_value[:-1])
+        return {
+            "actor": -(weight * gain).mean(),
+            "critic": (weight * critic).mean(),
+            "entropy": policy.entropy().mean().detach(),
+            "return": returns.mean(),
+        }
+
+    def replay_value_loss(self, features: Tensor, reward: Tensor, terminal: Tensor, first: Tensor) -> Tensor:
+        """Value loss on replayed sequences (B, T, ...), with the critic's own values as bootstrap.
+
+        The step before an episode's start has no successor of its own: it is left out, and bootstraps there.
+        """
+        c = self.config
+        with torch.no_grad():
+            value = self.critic.mean(features)
+            new = first > 0
+            # Where the next step starts an episode, the return of this one is its own value (nothing follows).
+            returns = [value[:, -1]]
+            for t in range(features.shape[1] - 1, 0, -1):
+                mixed = (1 - c.lambda_) * value[:, t] + c.lambda_ * returns[-1]
+                ahead = reward[:, t] + c.discount * (1 - terminal[:, t]) * mixed
+                returns.append(torch.where(new[:, t], value[:, t - 1], ahead))
+            target = torch.stack(returns[:0:-1], dim=1)
+            valid = (~new[:, 1:]).to(target.dtype)
+        loss = self.critic.loss(self.critic(features[:, :-1]), target)
+        return c.replay_weight * (loss * valid).mean()
+
+    @torch.no_grad()
+    def _scale(self, returns: Tensor) -> Tensor:
+        """max(1, range from the 5th to the 95th percentile), averaged over updates."""
+        low, high = torch.quantile(returns.flatten(), torch.tensor([0.05, 0.95], device=returns.device))
+        first = self.return_range == 0
+        decay = torch.where(first, torch.zeros_like(low), torch.full_like(low, self.config.return_decay))
+        self.return_range.copy_(decay * self.return_range + (1 - decay) * (high - low))
+        return self.return_range.clamp(min=1.0)

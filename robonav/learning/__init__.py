@@ -1,0 +1,1 @@
+"""Replay, collection in worker processes, the training loop, and checkpoints."""

@@ -1,0 +1,124 @@
+"""Checkpoints in safetensors: the weights that are evaluated and exported, and the training state that resumes exactly.
+
+A run folder holds ``checkpoint.safetensors`` (averaged weights, with the agent's config, the robot and the budget as
+metadata) and ``resume.safetensors`` (everything else that the next update depends on). Both are replaced whole.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from robonav.config import from_mapping, to_mapping
+from robonav.errors import CheckpointError, explain
+from robonav.files import atomic_path
+from robonav.imagination.agent import Agent, AgentConfig
+from robonav.types import RobotSpec
+
+FORMAT = "robonav-checkpoint-1"
+WEIGHTS_FILE = "checkpoint.safetensors"
+RESUME_FILE = "resume.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A trained agent, and what is known about how it came to be."""
+
+    agent: Agent
+    spec: RobotSpec
+    info: dict[str, Any]
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+    """Writes tensors and JSON-able metadata, whole or not at all."""
+    kept = {name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}
+    with atomic_path(path) as aside:
+        text = {name: json.dumps(value) for name, value in metadata.items()}
+        try:
+            save_file(kept, str(aside), metadata={"format": FORMAT, **text})
+        except SafetensorError as error:
+            raise CheckpointError(f"{path}: cannot write ({error}); free some space") from None
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and metadata.
+
+    Raises:
+        CheckpointError: missing, damaged, or no checkpoint of ours.
+    """
+    if not path.is_file():
+        raise CheckpointError(explain(str(path), "a checkpoint", "no such file", "train with --out, or check the path"))
+    try:
+        with safe_open(str(path), framework="pt") as stream:
+            metadata = stream.metadata() or {}
+            tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 (no mapping)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: damaged checkpoint ({error}); use another one") from None
+    if metadata.pop("format", None) != FORMAT:
+        raise CheckpointError(explain(str(path), f"format {FORMAT}", "another format", "train again"))
+    return tensors, {name: json.loads(value) for name, value in metadata.items()}
+
+
+def save_agent(path: Path, weights: Mapping[str, Tensor], config: AgentConfig, spec: RobotSpec, info: Any) -> None:
+    """Writes an agent's weights with what is needed to rebuild it."""
+    save_tensors(path, weights, {"agent": to_mapping(config), "robot": to_mapping(spec), "info": info})
+
+
+def checkpoint_path(path: str | Path) -> Path:
+    """The weights' file of a run folder, or the file itself."""
+    path = Path(path)
+    return path / WEIGHTS_FILE if path.is_dir() else path
+
+
+def load_agent(path: str | Path) -> Checkpoint:
+    """Rebuilds the agent of a run folder or a checkpoint file, in evaluation mode.
+
+    Raises:
+        CheckpointError: missing, damaged, or written with another configuration.
+    """
+    file = checkpoint_path(path)
+    tensors, metadata = load_tensors(file)
+    if "agent" not in metadata or "robot" not in metadata:
+        raise CheckpointError(explain(str(file), "an agent's weights", "another kind of checkpoint"))
+    spec = from_mapping(RobotSpec, metadata["robot"], f"{file}: robot")
+    agent = Agent(from_mapping(AgentConfig, metadata["agent"], f"{file}: agent"), spec)
+    load_weights(agent, tensors, str(file))
+    return Checkpoint(agent.eval().requires_grad_(False), spec, metadata.get("info", {}))
+
+
+def load_weights(agent: torch.nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
+    """Loads weights strictly; the first name or shape that does not fit is named.
+
+    Raises:
+        CheckpointError: the weights belong to another configuration.
+    """
+    for name, own in agent.state_dict().items():
+        got = tensors.get(name)
+        if got is None or got.shape != own.shape:
+            shown = "nothing" if got is None else tuple(got.shape)
+            raise CheckpointError(explain(f"{where}: {name}", tuple(own.shape), shown, "use the config it was trained with"))
+    agent.load_state_dict({name: tensors[name] for name in agent.state_dict()})
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer, prefix: str) -> dict[str, Tensor]:
+    """The optimiser's moments as flat names."""
+    state = optimizer.state_dict()["state"]
+    return {f"{prefix}.{i}.{k}": torch.as_tensor(v) for i, entry in state.items() for k, v in entry.items()}
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], prefix: str) -> None:
+    """Inverse of `optimizer_tensors`."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        if name.startswith(f"{prefix}."):
+            _, index, key = name.split(".")
+            state.setdefault(int(index), {})[key] = tensor
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})

@@ -1,0 +1,275 @@
+"""Collection in worker processes, in lockstep with the learner so that a run is a function of its seed.
+
+While the learner makes the updates of iteration i, the workers gather chunk i with the weights from the end of
+iteration i - 1. The chunk joins replay when the updates are done, so what is learnt never depends on who was faster.
+At a checkpoint the workers abandon their episodes; the resumed run, which has to start fresh ones, then continues
+exactly as the uninterrupted one.
+"""
+
+from __future__ import annotations
+
+import multiprocessing as mp
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from robonav.errors import RobonavError
+from robonav.imagination.agent import Agent, AgentConfig
+from robonav.learning.config import CollectConfig
+from robonav.learning.replay import Arrays
+from robonav.types import ACTION_SIZE, RobotSpec, policy_input_shapes
+
+EnvFactory = Callable[[str], gym.Env[Any, Any]]
+"""Makes an environment of a scene preset; must be picklable."""
+
+SEEDS_PER_STREAM = 1_000_000
+SMOOTHING = 0.9  # of the random commands that fill replay at first
+
+
+@dataclass(frozen=True, slots=True)
+class EpisodeResult:
+    """How an episode of collection ended."""
+
+    outcome: str
+    greedy: bool
+    reward: float
+    steps: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerConfig:
+    """What a worker is told once."""
+
+    index: int
+    seed: int
+    collect: CollectConfig
+    agent: AgentConfig
+    spec: RobotSpec
+    episodes: tuple[int, ...]  # episodes started so far, a stream
+
+
+class Collector:
+    """The environments of one worker, stepped together; also usable without a process."""
+
+    def __init__(self, config: WorkerConfig, env_factory: EnvFactory) -> None:
+        self.config = config
+        c = config.collect
+        scenes = [c.scenes[i % len(c.scenes)] for i in range(c.envs)]
+        self.envs = [env_factory(scene) for scene in scenes]
+        self.agent = Agent(config.agent, config.spec).eval().requires_grad_(False)
+        self.greedy = np.arange(c.envs) >= c.envs - c.greedy_envs
+        self.episodes = list(config.episodes)
+        self.names = tuple(policy_input_shapes(config.spec))
+        self.restart()
+
+    def restart(self) -> None:
+        """Abandons all episodes; the next step of every stream starts a new one."""
+        n = self.config.collect.envs
+        self.fresh = [True] * n
+        self.now: list[dict[str, Any]] = [{} for _ in range(n)]
+        self.totals = np.zeros((n, 2))
+        self.state = self.agent.initial_state(n)
+        self.last_action = np.zeros((n, ACTION_SIZE), np.float32)
+
+    def _reset(self, i: int) -> dict[str, Any]:
+        stream = self.config.index * self.config.collect.envs + i
+        seed = (self.config.seed % 500 + 1) * SEEDS_PER_STREAM + stream * 10_000 + self.episodes[i] % 10_000
+        self.episodes[i] += 1
+        observation, _ = self.envs[i].reset(seed=seed)
+        self.totals[i] = 0
+        return {"observation": observation, "reward": 0.0, "first": 1.0, "terminal": 0.0, "last": False}
+
+    def _advance(self, i: int, action: NDArray[np.float32], results: list[EpisodeResult]) -> None:
+        observation, reward, terminated, truncated, info = self.envs[i].step(action)
+        self.totals[i] += float(reward), 1
+        last = bool(terminated or truncated)
+        if last:
+            greedy = bool(self.greedy[i])
+            results.append(EpisodeResult(info["outcome"], greedy, float(self.totals[i, 0]), int(self.totals[i, 1])))
+        self.now[i] = {
+            "observation": observation,
+            "reward": float(reward),
+            "first": 0.0,
+            "terminal": float(terminated),
+            "last": last,
+        }
+        self.fresh[i] = False
+
+    def collect(
+        self, iteration: int, steps: int, weights: Mapping[str, Tensor] | None
+    ) -> tuple[Arrays, list[EpisodeResult], list[int]]:
+        """Gathers (envs, steps, ...) arrays.
+
+        Args:
+            weights: of the agent; None for smooth random commands.
+
+        Returns:
+            The chunk, the episodes that ended, and the episodes started so far a stream.
+        """
+        n = self.config.collect.envs
+        key = [self.config.seed, iteration, self.config.index]
+        rng = np.random.default_rng(key)
+        torch.manual_seed(int(rng.integers(2**31)))
+        if weights is not None:
+            self.agent.load_state_dict(dict(weights))
+        noise = torch.tensor(1.0 - self.greedy, dtype=torch.float32)
+        rows: list[dict[str, NDArray[Any]]] = []
+        results: list[EpisodeResult] = []
+        for _ in range(steps):
+            for i in range(n):
+                if self.fresh[i] or self.now[i]["last"]:
+                    self.now[i], self.fresh[i] = self._reset(i), False
+            inputs = {k: np.stack([now["observation"][k] for now in self.now]) for k in self.names}
+            first = np.array([now["first"] for now in self.now], np.float32)
+            if weights is None:
+                action = self._random_action(rng)
+            else:
+                action = self._policy_action(inputs, first, noise)
+            self.last_action = action
+            scalars = {k: np.array([now[k] for now in self.now], np.float32) for k in ("reward", "first", "terminal")}
+            rows.append({**inputs, **scalars, "action": action})
+            for i in range(n):
+                if not self.now[i]["last"]:
+                    self._advance(i, action[i], results)
+        chunk = {k: np.stack([row[k] for row in rows], axis=1) for k in rows[0]}
+        return chunk, results, self.episodes
+
+    def _random_action(self, rng: np.random.Generator) -> NDArray[np.float32]:
+        """Slowly varying commands that mostly go forward, so that the first worlds are not seen from one spot."""
+        push = rng.normal(size=self.last_action.shape) + np.array([0.25, 0.0, 0.0])
+        action = SMOOTHING * self.last_action + np.sqrt(1 - SMOOTHING**2) * push
+        return np.clip(action, -1, 1).astype(np.float32)
+
+    @torch.no_grad()
+    def _policy_action(self, inputs: Arrays, first: NDArray[np.float32], noise: Tensor) -> NDArray[np.float32]:
+        tensors = {k: torch.from_numpy(v) for k, v in inputs.items()}
+        previous = torch.from_numpy(self.last_action)
+        step = self.agent.step(self.state, tensors, previous, torch.from_numpy(first), noise)
+        self.state = step.state
+        return step.action.numpy()
+
+    def close(self) -> None:
+        """Closes the environments."""
+        for env in self.envs:
+            env.close()
+
+
+def _work(connection: Connection, config: WorkerConfig, env_factory: EnvFactory) -> None:
+    """A worker's life: answers requests until it is told to stop or the learner is gone."""
+    torch.set_num_threads(1)
+    collector: Collector | None = None
+    try:
+        collector = Collector(config, env_factory)
+        while (request := connection.recv()) is not None:
+            if request == "restart":
+                collector.restart()
+                continue
+            iteration, steps, weights = request
+            tensors = None if weights is None else {k: torch.from_numpy(v) for k, v in weights.items()}
+            connection.send(collector.collect(iteration, steps, tensors))
+    except (EOFError, KeyboardInterrupt, BrokenPipeError):
+        pass  # the learner is gone or the user stopped it: nothing is left to do
+    except RobonavError as error:
+        connection.send(error)
+    except Exception:
+        connection.send(RobonavError(f"collector {config.index} failed: {traceback.format_exc(limit=-2)}"))
+    finally:
+        if collector is not None:
+            collector.close()
+
+
+class CollectorPool:
+    """Worker processes; `request` starts a chunk in all of them, `receive` waits for it."""
+
+    def __init__(self, configs: list[WorkerConfig], env_factory: EnvFactory) -> None:
+        context = mp.get_context("spawn")
+        self.connections: list[Connection] = []
+        self.processes = []
+        for config in configs:
+            ours, theirs = context.Pipe()
+            process = context.Process(target=_work, args=(theirs, config, env_factory), daemon=True)
+            process.start()
+            theirs.close()
+            self.connections.append(ours)
+            self.processes.append(process)
+
+    def request(self, iteration: int, steps: int, weights: Mapping[str, Tensor] | None) -> None:
+        """Asks every worker for a chunk; returns at once."""
+        arrays = None if weights is None else {k: v.numpy() for k, v in weights.items()}
+        for connection in self.connections:
+            connection.send((iteration, steps, arrays))
+
+    def receive(self) -> tuple[Arrays, list[EpisodeResult], list[int]]:
+        """The chunk of all streams, the ended episodes, and the episodes started so far, in the order of the streams.
+
+        Raises:
+            RobonavError: a worker failed or died.
+        """
+        answers = []
+        for index, connection in enumerate(self.connections):
+            try:
+                answer = connection.recv()
+            except EOFError:
+                code = self.processes[index].exitcode
+                raise RobonavError(f"collector {index} died (exit code {code}); resume with --resume") from None
+            if isinstance(answer, RobonavError):
+                raise answer
+            answers.append(answer)
+        chunk = {k: np.concatenate([a[0][k] for a in answers]) for k in answers[0][0]}
+        results = [result for a in answers for result in a[1]]
+        return chunk, results, [count for a in answers for count in a[2]]
+
+    def restart(self) -> None:
+        """Makes every worker abandon its episodes."""
+        for connection in self.connections:
+            connection.send("restart")
+
+    def close(self) -> None:
+        """Ends the workers."""
+        for connection in self.connections:
+            try:
+                connection.send(None)
+            except OSError:
+                continue  # that worker is gone already
+        for process in self.processes:
+            process.join(timeout=5)
+            if process.is_alive():
+                process.terminate()
+
+
+class InProcessPool:
+    """The same interface without processes, for tests and debugging."""
+
+    def __init__(self, configs: list[WorkerConfig], env_factory: EnvFactory) -> None:
+        self.collectors = [Collector(config, env_factory) for config in configs]
+        self._pending: list[tuple[Arrays, list[EpisodeResult], list[int]]] = []
+
+    def request(self, iteration: int, steps: int, weights: Mapping[str, Tensor] | None) -> None:
+        """Gathers a chunk now, keeping the learner's random state as it is."""
+        rng = torch.get_rng_state()
+        self._pending = [c.collect(iteration, steps, weights) for c in self.collectors]
+        torch.set_rng_state(rng)
+
+    def receive(self) -> tuple[Arrays, list[EpisodeResult], list[int]]:
+        """See `CollectorPool.receive`."""
+        answers = self._pending
+        chunk = {k: np.concatenate([a[0][k] for a in answers]) for k in answers[0][0]}
+        return chunk, [r for a in answers for r in a[1]], [count for a in answers for count in a[2]]
+
+    def restart(self) -> None:
+        """See `CollectorPool.restart`."""
+        for collector in self.collectors:
+            collector.restart()
+
+    def close(self) -> None:
+        """Closes the environments."""
+        for collector in self.collectors:
+            collector.close()

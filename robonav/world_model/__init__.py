@@ -1,0 +1,1 @@
+"""The world model: encoders, categorical latents, memory, heads and losses."""

@@ -1,0 +1,221 @@
+"""The world model: posterior from the observation alone, memory by a state-space backbone, prior from the memory.
+
+One convention of time: f_t = [h_{t-1}, z_t]. All heads read f_t. The backbone's step takes (z_t, a_t) and gives h_t;
+the prior p(z_{t+1} | h_t, z_t, a_t) closes the loop, and h_t holds z_t and a_t through the backbone's residual path
+as well as through the prior network's own inputs. An episode's first step has h_{t-1} = 0 and a fresh state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from robonav.ssm.backbone import Backbone, BackboneConfig, SSMState, select_state
+from robonav.types import ACTION_SIZE, RobotSpec
+from robonav.world_model.encoders import EncoderConfig, Inputs, ObservationDecoder, ObservationEncoder
+from robonav.world_model.nets import TwoHotHead, mlp
+
+
+@dataclass(frozen=True, slots=True)
+class WorldModelConfig:
+    """Sizes and loss weights of the world model."""
+
+    groups: int = 16
+    """Categorical variables of the latent."""
+    classes: int = 16
+    """Classes of each."""
+    hidden: int = 192
+    """Hidden width of the heads."""
+    unimix: float = 0.01
+    """Share of the uniform distribution in every categorical."""
+    free_nats: float = 1.0
+    """KL below which neither term pulls."""
+    dynamics_weight: float = 1.0
+    """Weight of KL(sg(posterior) || prior)."""
+    representation_weight: float = 0.1
+    """Weight of KL(posterior || sg(prior))."""
+    scan_weight: float = 1.0
+    """Weight of the lidar's reconstruction."""
+    map_weight: float = 0.1
+    """Weight of the map's reconstruction."""
+    vector_weight: float = 1.0
+    """Weight of goal's and body's reconstruction."""
+    reward_weight: float = 1.0
+    """Weight of the reward head."""
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+
+
+class WorldModelState(NamedTuple):
+    """What is carried between ticks: the latent and memory of the last tick."""
+
+    memory: Tensor  # (B, D) h_{t-1}
+    ssm: SSMState
+
+    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """Names and tensors, in the order that `of` takes."""
+        yield "memory", self.memory
+        for i, layer in enumerate(self.ssm):
+            for name, tensor in zip(layer._fields, layer, strict=True):
+                yield f"layer{i}.{name}", tensor
+
+    def map(self, other: WorldModelState, keep: Tensor) -> WorldModelState:
+        """Row by row: self where keep (B,) is true, else `other`."""
+        memory = torch.where(keep[:, None], self.memory, other.memory)
+        return WorldModelState(memory, select_state(keep, self.ssm, other.ssm))
+
+
+class Sequence(NamedTuple):
+    """Result of observing a batch of sequences."""
+
+    features: Tensor  # (B, T, F)
+    posterior: Tensor  # (B, T, G, C) log probabilities
+    prior: Tensor  # (B, T, G, C) log probabilities of z_t given everything before t
+    latent: Tensor  # (B, T, G * C)
+    dream_states: WorldModelState  # (B * K, ...) before the wanted steps
+
+
+class WorldModel(nn.Module):
+    """Encoder, latent, memory, prior and heads."""
+
+    def __init__(self, config: WorldModelConfig, spec: RobotSpec) -> None:
+        super().__init__()
+        self.config = config
+        d = config.backbone.d_model
+        self.latent_size = config.groups * config.classes
+        self.feature_size = d + self.latent_size
+        self.encoder = ObservationEncoder(config.encoder, spec)
+        self.to_posterior = nn.Linear(config.encoder.hidden, self.latent_size)
+        self.to_backbone = nn.Linear(self.latent_size + ACTION_SIZE, d)
+        self.backbone = Backbone(config.backbone)
+        self.prior_net = mlp(d + self.latent_size + ACTION_SIZE, config.hidden, self.latent_size)
+        self.decoder = ObservationDecoder(config.encoder, spec, self.feature_size)
+        self.reward = TwoHotHead(self.feature_size, config.hidden, 1)
+        self.proceed = mlp(self.feature_size, config.hidden, 1)
+
+    # -- state ---------------------------------------------------------------------------------------------------
+
+    def initial_state(self, batch: int) -> WorldModelState:
+        """Nothing remembered."""
+        memory = self.to_backbone.weight.new_zeros(batch, self.config.backbone.d_model)
+        return WorldModelState(memory, self.backbone.initial_state(batch))
+
+    def state_of(self, tensors: list[Tensor]) -> WorldModelState:
+        """Inverse of `WorldModelState.tensors`, for exported graphs that carry a flat list."""
+        layers = []
+        rest = tensors[1:]
+        for layer in self.backbone.initial_state(1):
+            layers.append(type(layer)(*rest[: len(layer)]))
+            rest = rest[len(layer) :]
+        return WorldModelState(tensors[0], tuple(layers))
+
+    # -- latents -------------------------------------------------------------------------------------------------
+
+    def log_probabilities(self, logits: Tensor) -> Tensor:
+        """(..., G * C) logits to (..., G, C) log probabilities with 1 % uniform mixed in."""
+        p = torch.softmax(logits.unflatten(-1, (self.config.groups, self.config.classes)), dim=-1)
+        return torch.log((1 - self.config.unimix) * p + self.config.unimix / self.config.classes)
+
+    def sample(self, log_p: Tensor) -> Tensor:
+        """Straight-through one-hot samples (..., G * C) by the Gumbel-max trick."""
+        noise = torch.empty_like(log_p).exponential_().log()
+        one_hot = F.one_hot((log_p.detach() - noise).argmax(-1), self.config.classes).to(log_p.dtype)
+        p = log_p.exp()
+        return (one_hot + p - p.detach()).flatten(-2)
+
+    def mode(self, log_p: Tensor) -> Tensor:
+        """One-hot of the most likely class (..., G * C)."""
+        return F.one_hot(log_p.argmax(-1), self.config.classes).to(log_p.dtype).flatten(-2)
+
+    def posterior(self, inputs: Inputs) -> Tensor:
+        """Log probabilities (B, G, C) of z_t given the observation alone."""
+        return self.log_probabilities(self.to_posterior(self.encoder(inputs)))
+
+    def prior(self, memory: Tensor, latent: Tensor, action: Tensor) -> Tensor:
+        """Log probabilities of z_{t+1} from h_t, z_t, a_t."""
+        return self.log_probabilities(self.prior_net(torch.cat([memory, latent, action], dim=-1)))
+
+    @staticmethod
+    def features(memory: Tensor, latent: Tensor) -> Tensor:
+        """f_t = [h_{t-1}, z_t]."""
+        return torch.cat([memory, latent], dim=-1)
+
+    # -- verbs ---------------------------------------------------------------------------------------------------
+
+    def advance(
+        self, state: WorldModelState, latent: Tensor, action: Tensor, reset: Tensor | None = None
+    ) -> WorldModelState:
+        """Memory after (z_t, a_t): one recurrent step."""
+        x = self.to_backbone(torch.cat([latent, action], dim=-1))
+        memory, ssm = self.backbone.step(x, state.ssm, reset)
+        return WorldModelState(memory, ssm)
+
+    def observe(self, inputs: Inputs, action: Tensor, first: Tensor, dream_at: Tensor) -> Sequence:
+        """A batch of sequences in one parallel scan.
+
+        Args:
+            inputs: `PolicyInput` arrays with leading (B, T).
+            action: (B, T, 3) taken after each observation.
+            first: (B, T) 1 where an episode starts.
+            dream_at: (B, K) steps t at which dreams start; their states are those before step t.
+        """
+        batch, length = first.shape
+        posterior = self.posterior(inputs)
+        latent = self.sample(posterior)
+        x = self.to_backbone(torch.cat([latent, action], dim=-1))
+        start = self.initial_state(batch)
+        before = (dream_at - 1).clamp(min=0)
+        memory, ssm = self.backbone.scan(x, start.ssm, first, before)
+        shifted = F.pad(memory[:, :-1], (0, 0, 1, 0))  # h_{t-1}, zero at t = 0
+        past = shifted * (1 - first)[..., None]
+        prior = self.prior(memory, latent, action)
+        prior = torch.cat([posterior[:, :1].detach(), prior[:, :-1]], dim=1)  # p(z_t | ...), unused where first
+
+        rows = torch.arange(batch, device=first.device)[:, None]
+        fresh = (dream_at == 0) | (first[rows, dream_at] > 0)
+        states = WorldModelState(past[rows, dream_at].flatten(0, 1), ssm)
+        dream_states = states.map(self.initial_state(dream_at.numel()), ~fresh.flatten())
+        return Sequence(self.features(past, latent), posterior, prior, latent, dream_states)
+
+    def loss(self, inputs: Inputs, sequence: Sequence, reward: Tensor, terminal: Tensor, first: Tensor) -> dict[str, Tensor]:
+        """Mean losses, weighted, by name; their sum is minimised (DreamerV3, equations 4 and 5).
+
+        Args:
+            reward: (B, T) that came with the observation; terminal: (B, T) 1 where the episode ended in the world.
+        """
+        c = self.config
+        f = sequence.features
+        decoded = self.decoder.losses(f, inputs)
+        # The prior of a sequence's or an episode's first step is conditioned on nothing that belongs to it.
+        follows = 1 - first
+        follows = torch.cat([torch.zeros_like(follows[:, :1]), follows[:, 1:]], dim=1)
+        dynamics = _kl(sequence.posterior.detach(), sequence.prior)
+        representation = _kl(sequence.posterior, sequence.prior.detach())
+        share = follows / follows.mean().clamp(min=1e-3)
+        proceed = self.proceed(f).squeeze(-1)
+        losses = {
+            "scan": c.scan_weight * decoded["scan"],
+            "map": c.map_weight * decoded["local_map"],
+            "goal": c.vector_weight * decoded["goal"],
+            "body": c.vector_weight * decoded["body"],
+            "dynamics": c.dynamics_weight * dynamics.clamp(min=c.free_nats) * share,
+            "representation": c.representation_weight * representation.clamp(min=c.free_nats) * share,
+            "reward": c.reward_weight * self.reward.loss(self.reward(f), reward) * _rewarded(first),
+            "continue": F.binary_cross_entropy_with_logits(proceed, 1 - terminal, reduction="none"),
+        }
+        return {name: loss.mean() for name, loss in losses.items()}
+
+
+def _rewarded(first: Tensor) -> Tensor:
+    """An episode's first observation came with no reward."""
+    return 1 - first
+
+
+def _kl(p: Tensor, q: Tensor) -> Tensor:
+    """KL(p || q) in nats (B, T), summed over the groups; log probabilities (B, T, G, C)."""
+    return (p.exp() * (p - q)).sum((-1, -2))

@@ -1,0 +1,254 @@
+"""ROS map_server maps (``.yaml`` + image) as scenes: occupied cells become boxes.
+
+Source of the format: the map_server documentation; modes trinary and scale, with resolution, origin, thresholds and
+negate. Unknown cells are solid where they border on free ones: the robot has no business behind the edge of a map.
+"""
+
+from __future__ import annotations
+
+import ast
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robonav.errors import SceneError, explain, nearest
+from robonav.geometry import transform_points
+from robonav.types import RobotSpec, Scene
+from sim.geodesic import check_task
+from sim.rooms import place_task
+
+REQUIRED = ("image", "resolution", "origin", "occupied_thresh", "free_thresh", "negate")
+OPTIONAL = ("mode",)
+
+
+@dataclass(frozen=True, slots=True)
+class RosMapConfig:
+    """A map and the task in it. Without start and goal, each seed draws its own."""
+
+    file: str  # the map's .yaml; relative to the scene file that names it
+    start: tuple[float, float, float] | None = None  # x m, y m, yaw rad in the map frame
+    goal: tuple[float, float] | None = None
+    goal_radius_m: float = 0.5
+    time_limit_s: float = 90.0
+    goal_distance_min_m: float = 4.0  # where start and goal are drawn
+
+
+@dataclass(frozen=True, slots=True)
+class RosMap:
+    """A map in the map frame; row 0 of the grids is the lowest y."""
+
+    occupied: NDArray[np.bool_]  # (rows, columns)
+    free: NDArray[np.bool_]  # (rows, columns); cells that are neither are unknown
+    resolution_m: float
+    origin: tuple[float, float, float]  # x m, y m, yaw rad of the lower left corner of cell (0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class MapSource:
+    """Scenes of one map: the given start and goal, or drawn ones."""
+
+    name: str
+    config: RosMapConfig
+    spec: RobotSpec
+    base: Scene  # without a task
+    free_cells_m: NDArray[np.float64]  # (n, 2) centres, where a task may be drawn
+
+    @classmethod
+    def load(cls, name: str, config: RosMapConfig, folder: Path, spec: RobotSpec) -> MapSource:
+        """Reads the map and checks the task.
+
+        Raises:
+            SceneError: a missing or damaged file, or a start or goal that is impossible.
+        """
+        path = folder / config.file
+        grid = load_ros_map(path)
+        if (config.start is None) != (config.goal is None):
+            raise SceneError(explain(str(path), "both start and goal, or none", "one of them", "give the other as well"))
+        base = map_scene(grid, name, config)
+        source = cls(name, config, spec, base, _centres(grid, grid.free))
+        if config.start is not None:
+            check_task(base, spec, str(path))
+        else:
+            source.scene(0)
+        return source
+
+    def scene(self, seed: int) -> Scene:
+        """The given task, or task number `seed` drawn on free cells with a way between them.
+
+        Raises:
+            SceneError: the seed is negative, or no pair of free places is joined by a way.
+        """
+        if self.config.start is not None:
+            return self.base
+        if seed < 0:
+            raise SceneError(explain(f"scene '{self.name}': seed", "0 or more", seed))
+        import dataclasses
+
+        rng = np.random.default_rng([seed, 0x6D6170])
+        blank = dataclasses.replace(
+            self.base, name=f"{self.name}-{seed}", start=(0.0, 0.0, float(rng.uniform(-math.pi, math.pi)))
+        )
+        for _ in range(20 if len(self.free_cells_m) else 0):
+            candidates = self.free_cells_m[rng.integers(len(self.free_cells_m), size=24)]
+            scene = place_task(blank, candidates, self.spec, self.config.goal_distance_min_m, 0.05)
+            if scene is not None:
+                return scene
+        raise SceneError(
+            f"scene '{self.name}': found no start and goal {self.config.goal_distance_min_m} m apart with a way for robot "
+            f"'{self.spec.name}'; give start and goal, or a smaller goal_distance_min_m"
+        )
+
+
+def load_ros_map(path: str | Path) -> RosMap:
+    """Reads a map_server .yaml and its image.
+
+    Raises:
+        SceneError: missing file or key, an unknown key or mode, a value that is not finite, an image that is none.
+    """
+    path = Path(path)
+    meta = _read_meta(path)
+    resolution = _number(path, meta, "resolution")
+    if not resolution > 0:
+        raise SceneError(explain(f"{path}: resolution", "metres a cell, above 0", resolution))
+    origin = meta["origin"]
+    if not isinstance(origin, list) or len(origin) != 3 or not all(_finite(v) for v in origin):
+        raise SceneError(explain(f"{path}: origin", "[x, y, yaw] of finite numbers", origin))
+    high, low = _number(path, meta, "occupied_thresh"), _number(path, meta, "free_thresh")
+    if not 0 <= low <= high <= 1:
+        raise SceneError(explain(f"{path}: thresholds", "0 <= free_thresh <= occupied_thresh <= 1", f"{low} and {high}"))
+    negate = meta["negate"]
+    if negate not in (0, 1, False, True):
+        raise SceneError(explain(f"{path}: negate", "0 or 1", negate))
+    mode = meta.get("mode", "trinary")
+    if mode not in ("trinary", "scale"):
+        raise SceneError(f"{path}: mode '{mode}' cannot be read; {nearest(str(mode), ('trinary', 'scale'))}")
+    image = _read_image(path.parent / str(meta["image"]), path)
+    darkness = image / 255.0 if negate else 1.0 - image / 255.0
+    darkness = darkness[::-1]  # image row 0 is the highest y
+    return RosMap(
+        occupied=darkness > high if low < high else darkness >= high,
+        free=darkness < low,
+        resolution_m=resolution,
+        origin=(float(origin[0]), float(origin[1]), float(origin[2])),
+    )
+
+
+def map_scene(grid: RosMap, name: str, config: RosMapConfig) -> Scene:
+    """The map's solid cells as boxes, with the task of `config` (zeros where it has none)."""
+    solid = grid.occupied | (~grid.free & ~grid.occupied & _dilate(grid.free))
+    rectangles = merge_cells(solid)
+    h, yaw = grid.resolution_m, grid.origin[2]
+    row, column, rows, columns = rectangles.T.astype(np.float64)
+    centres = transform_points(grid.origin, np.column_stack([(column + columns / 2) * h, (row + rows / 2) * h]))
+    boxes = np.column_stack([centres, columns * h, rows * h, np.full(len(rectangles), yaw)])
+    height, width = solid.shape
+    corners = transform_points(grid.origin, np.array([[0, 0], [width, 0], [0, height], [width, height]]) * h)
+    (x_min, y_min), (x_max, y_max) = corners.min(axis=0), corners.max(axis=0)
+    return Scene(
+        name=name,
+        bounds_m=(float(x_min), float(y_min), float(x_max), float(y_max)),
+        start=config.start or (0.0, 0.0, 0.0),
+        goal=config.goal or (0.0, 0.0),
+        boxes=boxes.astype(np.float32),
+        goal_radius_m=config.goal_radius_m,
+        time_limit_s=config.time_limit_s,
+    )
+
+
+def merge_cells(solid: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Covers the True cells by disjoint rectangles (n, 4) row, column, rows, columns, greedily: widest first, then down."""
+    left = solid.copy()
+    rectangles = []
+    for row in range(left.shape[0]):
+        while left[row].any():
+            column = int(left[row].argmax())
+            gap = np.flatnonzero(~left[row, column:])
+            columns = int(gap[0]) if len(gap) else left.shape[1] - column
+            whole = left[row:, column : column + columns].all(axis=1)
+            rows = int((~whole).argmax()) if not whole.all() else len(whole)
+            left[row : row + rows, column : column + columns] = False
+            rectangles.append((row, column, rows, columns))
+    return np.array(rectangles, np.int64).reshape(-1, 4)
+
+
+def _centres(grid: RosMap, cells: NDArray[np.bool_]) -> NDArray[np.float64]:
+    rows, columns = np.nonzero(cells)
+    h = grid.resolution_m
+    return transform_points(grid.origin, np.column_stack([(columns + 0.5) * h, (rows + 0.5) * h]))
+
+
+def _dilate(cells: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    padded = np.pad(cells, 1)
+    height, width = cells.shape
+    out = np.zeros_like(cells)
+    for dr in range(3):
+        for dc in range(3):
+            out |= padded[dr : dr + height, dc : dc + width]
+    return out
+
+
+def _read_meta(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise SceneError(explain(str(path), "a map .yaml", "no such file", "check the path")) from None
+    except UnicodeDecodeError:
+        raise SceneError(explain(str(path), "a map .yaml of text", "other bytes")) from None
+    except OSError as error:
+        raise SceneError(f"{path}: cannot be read ({error.strerror})") from None
+    meta: dict[str, Any] = {}
+    for number, raw in enumerate(text.splitlines(), 1):
+        line = raw.split("#")[0].strip()
+        if not line or line == "---":
+            continue
+        key, colon, value = line.partition(":")
+        if not colon:
+            raise SceneError(explain(f"{path}, line {number}", "'key: value'", repr(raw.strip())))
+        meta[key.strip()] = _value(value.strip())
+    for key in REQUIRED:
+        if key not in meta:
+            raise SceneError(explain(str(path), f"a key '{key}'", f"only {', '.join(sorted(meta)) or 'none'}", "add it"))
+    for key in meta:
+        if key not in REQUIRED + OPTIONAL:
+            raise SceneError(f"{path}: unknown key '{key}'; {nearest(key, REQUIRED + OPTIONAL)}")
+    return meta
+
+
+def _value(text: str) -> Any:
+    """A scalar or a flat list of them, as far as map_server files need YAML."""
+    if text.startswith("[") and text.endswith("]"):
+        return [_value(item.strip()) for item in text[1:-1].split(",")]
+    if text.lower() in (".nan", "nan", ".inf", "-.inf", "inf", "-inf"):
+        return float(text.lower().replace(".", ""))
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _number(path: Path, meta: dict[str, Any], key: str) -> float:
+    if not _finite(meta[key]):
+        raise SceneError(explain(f"{path}: {key}", "a finite number", meta[key]))
+    return float(meta[key])
+
+
+def _read_image(path: Path, named_by: Path) -> NDArray[np.float64]:
+    """(rows, columns) grey levels 0 to 255."""
+    import cv2
+
+    if not path.is_file():
+        raise SceneError(explain(f"{named_by}: image", f"the file '{path}'", "no such file", "check the name"))
+    image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_GRAYSCALE) if path.stat().st_size else None
+    if image is None or image.size == 0:
+        raise SceneError(explain(f"{named_by}: image '{path}'", "a PGM or PNG picture", "no picture that can be read"))
+    return np.asarray(image, np.float64)
