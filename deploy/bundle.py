@@ -89,7 +89,9 @@ def write_bundle(
     """
     target = Path(folder)
     if target.exists() and not is_bundle(target) and (not target.is_dir() or any(target.iterdir())):
-        raise BundleError(explain(str(target), "a new folder or an older bundle", "something else", "choose another path"))
+        raise BundleError(
+            explain(str(target), "a new folder or an older bundle", "something else", "choose another path")
+        )
     model = _with_contract(onnx_bytes, contract)
     check_parity_layout(parity, contract, "parity recording")
     difference = parity_difference(OnnxStep(model, contract), parity)
@@ -103,7 +105,9 @@ def write_bundle(
     try:
         _write_folder(target, contents)
     except OSError as error:
-        raise BundleError(f"{target}: cannot be written: {error.strerror}; free some space or choose another path") from error
+        raise BundleError(
+            f"{target}: cannot be written: {error.strerror}; free some space or choose another path"
+        ) from error
     return load_bundle(target)
 
 
@@ -158,7 +162,9 @@ def check_parity_layout(parity: ParityRecording, contract: BundleContract, where
     for values, tensor in wanted:
         shape = (parity.ticks, *tensor.shape)
         if values.shape != shape or values.dtype.name != tensor.dtype:
-            raise BundleError(explain(f"{where}: {tensor.name}", f"{tensor.dtype}{shape}", f"{values.dtype}{values.shape}"))
+            raise BundleError(
+                explain(f"{where}: {tensor.name}", f"{tensor.dtype}{shape}", f"{values.dtype}{values.shape}")
+            )
 
 
 def _with_contract(onnx_bytes: bytes, contract: BundleContract) -> bytes:
@@ -179,7 +185,7 @@ def _with_contract(onnx_bytes: bytes, contract: BundleContract) -> bytes:
 def _parity_bytes(parity: ParityRecording) -> bytes:
     arrays = {f"in/{k}": v for k, v in parity.inputs.items()} | {f"out/{k}": v for k, v in parity.outputs.items()}
     buffer = BytesIO()
-    np.savez_compressed(buffer, allow_pickle=False, **arrays)  # type: ignore[arg-type]
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
     return buffer.getvalue()
 
 

@@ -18,8 +18,8 @@ class GovernorConfig:
     """From a command's receipt to the start of the ramp to zero."""
     observation_life_s: float = 0.4
     """A robot whose sensors are older than this is stopped."""
-    latency_s: float = 0.15
-    """From a scan to its effect on the motion, for the braking distance v * latency + v^2 / (2 a)."""
+    latency_s: float = 0.2
+    """The robot's lag and the way to it, for the braking distance v * (latency + age of the scan) + v^2 / (2 a)."""
     braking_mps2: float = 3.0
     """Deceleration that the robot keeps when it brakes."""
     yaw_braking_radps2: float = 8.0

@@ -7,6 +7,8 @@ this process goes through the stop command.
 from __future__ import annotations
 
 import importlib
+import json
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,7 +18,7 @@ from deploy import transport, wire
 from deploy.station import Station
 from deploy.timing import Deadlines, now_ns
 from robonav.errors import LinkError, RobonavError, WireError, explain
-from robonav.types import Driver, Observation, VelocityCommand
+from robonav.types import Driver, Observation, Scene, VelocityCommand
 
 WAIT_NS = 50_000_000
 STANDSTILL_TICKS = 20
@@ -154,7 +156,7 @@ class _DriverLoop:
         """Reads on until the robot stands, then stops it hard; reports the last speed."""
         deadlines = Deadlines(self.period_ns, now_ns())
         for _ in range(STANDSTILL_TICKS):
-            transport.wait([], deadlines.remaining_ns(now_ns()))
+            time.sleep(deadlines.remaining_ns(now_ns()) * 1e-9)
             deadlines.begin(now_ns())
             observation = self.driver.read()
             arrived, collided = judge(self.driver, observation, self.goal_radius_m)
@@ -191,6 +193,9 @@ def judge(driver: Driver, observation: Observation, goal_radius_m: float) -> tup
 
 
 def describe(driver: Driver) -> str:
-    """A driver's own JSON about its world (start pose, scene, seed), if it has a method `describe`."""
-    method = getattr(driver, "describe", None)
-    return str(method()) if callable(method) else type(driver).__name__
+    """JSON about the robot's world for the log: where odom's origin lies in it, for a driver that has a `scene`."""
+    about: dict[str, Any] = {"driver": type(driver).__name__, "robot": driver.spec.name}
+    scene = getattr(driver, "scene", None)
+    if isinstance(scene, Scene):
+        about |= {"scene": scene.name, "start_world": list(scene.start), "goal_world_m": list(scene.goal)}
+    return json.dumps(about, default=float)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deploy.config import GovernorLimits
-from deploy.corridor import safe_velocity
+from deploy.corridor import Scan, safe_velocity
 from deploy.wire import CommandMsg
 
 NO_COMMAND = "no command"
@@ -34,11 +34,12 @@ MAX_STEP_S = 0.1  # a governor that was delayed does not make up for it with a j
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What the governor uses of an observation: hits in the base frame, tilt, and when it came."""
+    """What the governor uses of an observation: hits in the base frame, twist, tilt, and when it came."""
 
     points_base_m: NDArray[np.float64]  # (n, 2)
     tilt_rad: float
     received_ns: int
+    twist_base: NDArray[np.float64] = field(default_factory=lambda: np.zeros(3))
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,8 @@ def govern(
     stopping = bool(reasons) and not target.any()
     target = _within_speed(target, limits, reasons)
     if state.seen is not None and target.any():
-        safe = safe_velocity(state.seen.points_base_m, target, limits)
+        age_s = max(0.0, (now_ns - state.seen.received_ns) * 1e-9)
+        safe = safe_velocity(target, Scan(state.seen.points_base_m, state.seen.twist_base, age_s), limits)
         if not np.array_equal(safe, target):
             reasons.append(SLOWED if safe.any() else STOPPED)
             stopping = True
@@ -168,7 +170,10 @@ def _within_acceleration(
     return state.velocity + limited
 
 
-def observed(points_base_m: NDArray[np.float64], tilt_rad: NDArray[Any], received_ns: int) -> Seen:
-    """`Seen` from an observation's points and its (2,) roll and pitch; NaN tilt counts as tilted."""
-    tilt = np.asarray(tilt_rad, dtype=np.float64)
-    return Seen(points_base_m, float(np.abs(tilt).max()) if np.isfinite(tilt).all() else float("inf"), received_ns)
+def observed(
+    points_base_m: NDArray[np.float64], twist_base: NDArray[Any], tilt_rad: NDArray[Any], received_ns: int
+) -> Seen:
+    """`Seen` from an observation's points, (3,) twist and (2,) roll and pitch; NaN in them counts as tilted."""
+    twist, tilt = np.asarray(twist_base, dtype=np.float64), np.asarray(tilt_rad, dtype=np.float64)
+    usable = bool(np.isfinite(twist).all() and np.isfinite(tilt).all())
+    return Seen(points_base_m, float(np.abs(tilt).max()) if usable else float("inf"), received_ns, twist)

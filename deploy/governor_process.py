@@ -76,10 +76,11 @@ def _see(observations: Any, robot: RobotSpec, episode: int) -> Seen | None:
                 continue
             scan_m = wire.unpack_array(message.scan_m, "scan_m")
             tilt_rad = wire.unpack_array(message.tilt_rad, "tilt_rad")
+            twist_base = wire.unpack_array(message.twist_base, "twist_base")
         except WireError:
             continue
-        if scan_m.shape == (robot.lidar.beams,):
-            seen = observed(scan_points(scan_m, robot.lidar), tilt_rad, now_ns())
+        if scan_m.shape == (robot.lidar.beams,) and tilt_rad.shape == (2,) and twist_base.shape == (3,):
+            seen = observed(scan_points(scan_m, robot.lidar), twist_base, tilt_rad, now_ns())
     return seen
 
 
@@ -92,7 +93,6 @@ def _hear(commands: Any) -> tuple[wire.CommandMsg | None, bool]:
         except WireError:
             malformed = True
     return command, malformed
-
 
 
 def _count(station: Station, reasons: tuple[str, ...]) -> None:

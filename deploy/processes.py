@@ -43,7 +43,7 @@ def main(argv: Sequence[str]) -> int:
             except BaseException as error:
                 station.event("failed", f"{role}: {type(error).__name__}: {error}")
                 raise
-    except Exception as error:  # the one place where an unexpected error of a process ends, with its place
+    except Exception as error:  # noqa: BLE001  an unexpected error of a process ends here, with its place
         leave_error(order, role, error)
         return 1
     return 0

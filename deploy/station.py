@@ -102,9 +102,7 @@ class Station:
 
     def send_status(self, kind: type[wire.Message], **fields: Any) -> wire.Message:
         """Sends a message to the supervisor and returns it."""
-        message = kind(
-            sequence=self._sequences["status"], stamp_ns=now_ns(), episode=self.order.episode, **fields
-        )
+        message = kind(sequence=self._sequences["status"], stamp_ns=now_ns(), episode=self.order.episode, **fields)
         self._sequences["status"] += 1
         if not transport.try_send(self._status, wire.encode(message)):
             self.counts["dropped"] += 1

@@ -2,8 +2,10 @@
 
 Three kinds:
 - *latest* (observations, control): PUB to SUB with CONFLATE, so that a slow reader sees the newest, never a queue.
-- *command*: PUSH to PULL; nothing is queued while the link is down (IMMEDIATE), at most one is under way, the reader conflates.
-- *record* (logs, heartbeats): PUSH to PULL with a bounded queue; what does not fit is refused to the sender, who counts it.
+- *command*: PUSH to PULL; nothing is queued while the link is down (IMMEDIATE), at most one is under way, and the
+  reader conflates.
+- *record* (logs, heartbeats): PUSH to PULL with a bounded queue; what does not fit is refused to the sender, who counts
+  it.
 
 CONFLATE must be set before bind or connect, and keeps only the last frame of a multipart message.
 """
@@ -155,7 +157,7 @@ def _refuse_taken(address: str) -> None:
     if not address.startswith("ipc://"):
         return
     path = address.removeprefix("ipc://")
-    if not os.path.exists(path):
+    if not Path(path).exists():
         return
     with contextlib.closing(unix.socket(unix.AF_UNIX, unix.SOCK_STREAM)) as probe:
         try:

@@ -1,7 +1,8 @@
 """Messages between the processes: msgspec structs, array-like and tagged, as msgpack. One message, one frame.
 
-Every message starts with its tag; those of a stream carry the protocol's version in `protocol`, a sequence number that grows by one
-a message of that sender, the sender's monotonic `stamp_ns`, and the `episode`. Decoding refuses NaN, Inf and values out of range.
+Every message starts with its tag; those of a stream carry the protocol's version in `protocol`, a sequence number
+that grows by one a message of that sender, the sender's monotonic `stamp_ns`, and the `episode`. Decoding refuses NaN,
+Inf and values out of range.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class Message(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
 
 
 class ObservationMsg(Message, frozen=True, array_like=True, kw_only=True, tag="obs"):
-    """An `Observation`; `stamp_ns` is the observation's. `arrived` and `collided` are the driver's judgement."""
+    """An `Observation`; `stamp_ns` is the observation's."""
 
     pose_odom_base: Array
     twist_base: Array
@@ -279,6 +280,6 @@ def velocity_of(message: CommandMsg | GovernedMsg | AppliedMsg | DecisionMsg) ->
     return np.array([message.vx_mps, message.vy_mps, message.yaw_rate_radps])
 
 
-def velocity_fields(command: VelocityCommand) -> dict[str, float]:
+def velocity_fields(command: VelocityCommand) -> dict[str, Any]:
     """The fields of a message that carry a velocity."""
     return {"vx_mps": command.vx_mps, "vy_mps": command.vy_mps, "yaw_rate_radps": command.yaw_rate_radps}

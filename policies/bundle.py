@@ -78,7 +78,9 @@ def load_bundle(folder: str | Path) -> Bundle:
     inside = step.metadata.get(METADATA_KEY)
     if inside != contract.to_json():
         what = "none" if inside is None else "another one"
-        raise BundleError(explain(str(folder / GRAPH), "the contract of bundle.json in its metadata", what, "export again"))
+        raise BundleError(
+            explain(str(folder / GRAPH), "the contract of bundle.json in its metadata", what, "export again")
+        )
     return Bundle(folder, contract, dict(files), parity, digest, step)
 
 
@@ -115,6 +117,8 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except FileNotFoundError:
-        raise BundleError(explain(str(path), "a file of the bundle", "no such file", "copy or export it again")) from None
+        raise BundleError(
+            explain(str(path), "a file of the bundle", "no such file", "copy or export it again")
+        ) from None
     except OSError as error:
         raise BundleError(f"{path}: cannot be read: {error.strerror}") from None

@@ -120,7 +120,9 @@ def contract_from_mapping(data: Any, where: str) -> BundleContract:
     ):
         if got != want:
             wrong = sorted(set(got) ^ set(want), key=lambda t: t.name) or list(got)
-            raise BundleError(explain(f"{where}: {kind}", _shown(want), f"a difference at {_shown(wrong)}", "export again"))
+            raise BundleError(
+                explain(f"{where}: {kind}", _shown(want), f"a difference at {_shown(wrong)}", "export again")
+            )
     bad = [t.name for t in contract.states if t.dtype not in DTYPES or not t.shape or min(t.shape) < 1]
     if bad:
         raise BundleError(explain(f"{where}: states", f"dtypes {DTYPES} and positive shapes", bad))

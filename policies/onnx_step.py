@@ -86,7 +86,7 @@ def _session(model: bytes, where: str) -> Any:
     options.log_severity_level = 3
     try:
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's errors share no base class but Exception
+    except Exception as error:  # noqa: BLE001  onnxruntime's errors share no other base class
         reason = str(error).splitlines()[0][:200]
         raise BundleError(explain(where, "an ONNX graph that onnxruntime loads", reason, "export it again")) from None
 

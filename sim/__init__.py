@@ -7,7 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import gymnasium
+from robonav.errors import MissingDependencyError
+
+try:
+    import gymnasium
+except ImportError as error:
+    raise MissingDependencyError("gymnasium: not installed; pip install 'robonav[sim]'") from error
 
 if TYPE_CHECKING:
     from robonav.types import RobotSpec

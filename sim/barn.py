@@ -6,6 +6,7 @@ Geometry and time limit are the public challenge's: cell (r, c) stands at x = -4
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,14 +65,14 @@ def reference_length_m(path: str | Path) -> float:
     cells = _load_array(path)
     if cells.ndim != 2 or cells.shape[1] != 2 or len(cells) == 0:
         raise SceneError(explain(str(path), "a reference path of shape (L, 2)", cells.shape))
-    points = np.array(PATH_ORIGIN_M) + CELL_M * cells
+    points = np.array(PATH_ORIGIN_M) + CELL_M * cells.astype(np.float64)
     return path_length(np.concatenate([[START[:2]], points, [GOAL_M]]))
 
 
-def _load_array(path: str | Path) -> NDArray[np.generic]:
+def _load_array(path: str | Path) -> NDArray[Any]:
     try:
         with Path(path).open("rb") as stream:
-            array: NDArray[np.generic] = np.lib.format.read_array(stream, allow_pickle=False)
+            array: NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
             return array
     except FileNotFoundError:
         raise SceneError(explain(str(path), "a .npy file", "no such file", "check the path")) from None

@@ -33,7 +33,7 @@ def import_pybullet() -> Any:
         import pybullet
     except ImportError as error:
         raise MissingDependencyError(
-            "pybullet: not installed; its wheels exist for Python 3.10 and 3.11 on Linux x86_64: pip install 'robonav[sim]'"
+            "pybullet: not installed; with Python 3.10 or 3.11 on Linux x86_64: pip install 'robonav[sim]'"
         ) from error
     finally:
         if saved >= 0:

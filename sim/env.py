@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import gymnasium
 import numpy as np
@@ -12,7 +12,7 @@ from gymnasium.error import ResetNeeded
 from numpy.typing import NDArray
 
 from robonav.config import from_mapping, load_robot
-from robonav.errors import ShapeError, explain
+from robonav.errors import SceneError, ShapeError, explain
 from robonav.types import ACTION_SIZE, Observation, PolicyInput, RobotSpec, Scene, policy_input_shapes
 from sim.geodesic import GeodesicField, ObstacleGrid, safe_clearance_m, tight_clearance_m
 from sim.scenes import SceneSource, load_scene
@@ -20,7 +20,7 @@ from sim.sensors import SensorSuite
 from sim.world import World, WorldConfig
 
 FAR = 1e4  # bound of the observation spaces in metres and m/s: finite, and never reached
-FIELD_GRID_M = 0.125
+FIELD_GRIDS_M = (0.125, 0.05)  # the fine one only where gaps are too narrow for the other
 SUCCESS, COLLISION, TIMEOUT = "success", "collision", "timeout"
 
 
@@ -44,10 +44,10 @@ class RewardConfig:
 
 
 class NavigateEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
-    """Observation t, action t for one period, observation t + 1: the reward belongs to the observation it arrives with.
+    """Observation t, action t for one period, observation t + 1, with which its reward arrives.
 
-    Action: (3,) in [-1, 1], turned into (vx, vy, yaw rate) by `RobotSpec.action_to_velocity`. Observation: the arrays of
-    `PolicyInput`, or of the raw sensors with ``policy_input=False``; with ``depth=True`` also ``depth_m``.
+    Action: (3,) in [-1, 1], turned into (vx, vy, yaw rate) by `RobotSpec.action_to_velocity`. Observation: the
+    arrays of `PolicyInput`, or of the raw sensors with ``policy_input=False``; with ``depth=True`` also ``depth_m``.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012 (Gymnasium's own name and form)
@@ -77,7 +77,9 @@ class NavigateEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
         self.robot: RobotSpec = load_robot(robot)
         self.metadata = {**self.metadata, "render_fps": round(self.robot.rate_hz)}
         self.source: SceneSource = load_scene(scene, self.robot, **(scene_options or {}))
-        self.rewards = reward if isinstance(reward, RewardConfig) else from_mapping(RewardConfig, reward or {}, "reward")
+        self.rewards = (
+            reward if isinstance(reward, RewardConfig) else from_mapping(RewardConfig, reward or {}, "reward")
+        )
         self._view = view
         self._world = World(self.robot, world)
         self._sensors = SensorSuite(self._world, depth)
@@ -90,7 +92,8 @@ class NavigateEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
         self._scene: Scene | None = None
         self._running = False
         self.action_space = spaces.Box(-1.0, 1.0, (ACTION_SIZE,), np.float32)
-        self.observation_space = observation_space(self.robot, policy_input, depth)
+        space = observation_space(self.robot, policy_input, depth)
+        self.observation_space = cast("spaces.Space[dict[str, NDArray[Any]]]", space)
 
     @property
     def scene(self) -> Scene:
@@ -126,9 +129,10 @@ class NavigateEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
         given = (options or {}).get("scene")
         number = seed if seed is not None else int(self.np_random.integers(2**31))
         scene = given if given is not None else self.source.scene(number)
+        if scene is not self._scene:  # sources of one scene hand out the same object each time
+            self._field, self._shortest_m = reward_field(scene, self.robot)
         self._world.load(scene)
         self._scene = scene
-        self._field, self._shortest_m = reward_field(scene, self.robot)
         self._steps = 0
         self._remaining_m = self._field.at(*scene.start[:2])
         self._observation = self._sensors.read(0, (0.0, 0.0, 0.0))
@@ -137,9 +141,7 @@ class NavigateEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
         self._running = True
         return self._arrays(), self._info(None)
 
-    def step(
-        self, action: NDArray[np.float32]
-    ) -> tuple[dict[str, NDArray[Any]], float, bool, bool, dict[str, Any]]:
+    def step(self, action: NDArray[np.float32]) -> tuple[dict[str, NDArray[Any]], float, bool, bool, dict[str, Any]]:
         """Applies an action for one control period.
 
         Raises:
@@ -162,7 +164,7 @@ class NavigateEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
         terminated, truncated = outcome in (SUCCESS, COLLISION), outcome == TIMEOUT
         return self._arrays(), reward, terminated, truncated, self._info(outcome)
 
-    def render(self) -> NDArray[np.uint8] | None:  # type: ignore[override]
+    def render(self) -> NDArray[np.uint8] | None:
         """(height, width, 3) picture of the episode, in a PyBullet world of its own with the robot's meshes."""
         if self.render_mode is None:
             return None
@@ -198,7 +200,7 @@ class NavigateEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
             # Copies, since the tracker may hand out arrays that it keeps.
             arrays = {name: np.array(value) for name, value in policy_input.arrays().items()}
         else:
-            arrays = {name: np.array(getattr(observation, name)) for name in _RAW if name in self.observation_space.spaces}
+            arrays = {name: np.array(getattr(observation, name)) for name in _RAW}
         if observation.depth_m is not None:
             arrays["depth_m"] = observation.depth_m.copy()
         return arrays
@@ -244,10 +246,17 @@ def reward_field(scene: Scene, robot: RobotSpec) -> tuple[GeodesicField, float]:
     """The field whose fall is progress, and the length of the shortest way into the goal's circle.
 
     Progress follows the way that is free for any heading where there is one, else the tight one. The shortest way is
-    the tight one, a lower bound for the footprint, so that SPL is not flattered.
+    the tight one, close to a lower bound for the footprint, so that SPL is not flattered.
+
+    Raises:
+        SceneError: no way leads to the goal.
     """
-    grid = ObstacleGrid.of(scene, FIELD_GRID_M)
-    tight = GeodesicField.of(grid, scene.goal, tight_clearance_m(robot))
-    safe = GeodesicField.of(grid, scene.goal, safe_clearance_m(robot))
-    field = safe if safe.reaches(*scene.start[:2]) else tight
-    return field, max(tight.at(*scene.start[:2]) - scene.goal_radius_m, 0.0)
+    start = scene.start[:2]
+    for resolution_m in FIELD_GRIDS_M:
+        grid = ObstacleGrid.of(scene, resolution_m)
+        tight = GeodesicField.of(grid, scene.goal, tight_clearance_m(robot))
+        if tight.reaches(*start):
+            safe = GeodesicField.of(grid, scene.goal, safe_clearance_m(robot))
+            field = safe if safe.reaches(*start) else tight
+            return field, max(tight.at(*start) - scene.goal_radius_m, 0.0)
+    raise SceneError(f"scene '{scene.name}': no way from start {start} to goal {scene.goal} for robot '{robot.name}'")

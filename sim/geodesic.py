@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 import tcod.path
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from robonav.errors import SceneError
 from robonav.types import RobotSpec, Scene
 
+GRID_REACH_M = 1.0  # distances beyond this do not matter to any robot here
 UNITS_PER_CELL = 100  # integer path costs: a step to the next cell costs this much
 _DIAGONAL, _KNIGHT = 141, 224
 _EDGES = np.array(
@@ -45,18 +47,28 @@ def all_boxes(scene: Scene) -> NDArray[np.float64]:
     return np.concatenate([walls_as_boxes(scene.walls), np.asarray(scene.boxes, np.float64).reshape(-1, 5)])
 
 
+def box_distance_m(box: NDArray[Any], x: NDArray[Any], y: NDArray[Any]) -> NDArray[np.float64]:
+    """Distance of points to one box (x, y, length, width, yaw); 0 inside. `x` and `y` broadcast."""
+    c, s = math.cos(box[4]), math.sin(box[4])
+    dx, dy = x - box[0], y - box[1]
+    out_x = np.maximum(np.abs(c * dx + s * dy) - box[2] / 2, 0.0)
+    out_y = np.maximum(np.abs(c * dy - s * dx) - box[3] / 2, 0.0)
+    return np.hypot(out_x, out_y)
+
+
+def cylinder_distance_m(cylinder: NDArray[Any], x: NDArray[Any], y: NDArray[Any]) -> NDArray[np.float64]:
+    """Distance of points to one cylinder (x, y, radius); 0 inside. `x` and `y` broadcast."""
+    return np.maximum(np.hypot(x - cylinder[0], y - cylinder[1]) - cylinder[2], 0.0)
+
+
 def obstacle_distance_m(scene: Scene, points_world_m: NDArray[Any]) -> NDArray[np.float64]:
     """(..., 2) points to (...) distances to the nearest obstacle; 0 inside of one, infinite in an empty world."""
     p = np.asarray(points_world_m, np.float64)
     nearest = np.full(p.shape[:-1], np.inf)
-    for x, y, length, width, yaw in all_boxes(scene):
-        c, s = math.cos(yaw), math.sin(yaw)
-        dx, dy = p[..., 0] - x, p[..., 1] - y
-        out_x = np.maximum(np.abs(c * dx + s * dy) - length / 2, 0.0)
-        out_y = np.maximum(np.abs(c * dy - s * dx) - width / 2, 0.0)
-        np.minimum(nearest, np.hypot(out_x, out_y), out=nearest)
-    for x, y, radius in np.asarray(scene.cylinders, np.float64).reshape(-1, 3):
-        np.minimum(nearest, np.maximum(np.hypot(p[..., 0] - x, p[..., 1] - y) - radius, 0.0), out=nearest)
+    for box in all_boxes(scene):
+        nearest = np.minimum(nearest, box_distance_m(box, p[..., 0], p[..., 1]))
+    for cylinder in np.asarray(scene.cylinders, np.float64).reshape(-1, 3):
+        nearest = np.minimum(nearest, cylinder_distance_m(cylinder, p[..., 0], p[..., 1]))
     return nearest
 
 
@@ -64,21 +76,36 @@ def obstacle_distance_m(scene: Scene, points_world_m: NDArray[Any]) -> NDArray[n
 class ObstacleGrid:
     """Distances to the nearest obstacle on the cell centres of a scene's bounds; first axis x, second y."""
 
-    distance_m: NDArray[np.float64]  # (nx, ny)
+    distance_m: NDArray[np.float64]  # (nx, ny), at most GRID_REACH_M
     origin_m: tuple[float, float]  # centre of cell (0, 0)
     resolution_m: float
 
     @classmethod
     def of(cls, scene: Scene, resolution_m: float = 0.1) -> ObstacleGrid:
-        """Samples a scene."""
+        """Samples a scene; each obstacle touches only the cells within GRID_REACH_M of it."""
         x_min, y_min, x_max, y_max = scene.bounds_m
         nx = max(2, math.ceil((x_max - x_min) / resolution_m))
         ny = max(2, math.ceil((y_max - y_min) / resolution_m))
         origin = (x_min + resolution_m / 2, y_min + resolution_m / 2)
-        xs = origin[0] + resolution_m * np.arange(nx)
-        ys = origin[1] + resolution_m * np.arange(ny)
-        points = np.stack(np.meshgrid(xs, ys, indexing="ij"), axis=-1)
-        return cls(obstacle_distance_m(scene, points), origin, resolution_m)
+        xs = origin[0] + resolution_m * np.arange(nx)[:, None]
+        ys = origin[1] + resolution_m * np.arange(ny)[None, :]
+        grid = np.full((nx, ny), GRID_REACH_M)
+
+        def window(low: float, high: float, start: float, count: int) -> slice:
+            first = math.floor((low - GRID_REACH_M - start) / resolution_m)
+            last = math.ceil((high + GRID_REACH_M - start) / resolution_m)
+            return slice(min(max(first, 0), count), min(max(last + 1, 0), count))
+
+        for box in all_boxes(scene):
+            c, s = abs(math.cos(box[4])), abs(math.sin(box[4]))
+            hx, hy = (c * box[2] + s * box[3]) / 2, (s * box[2] + c * box[3]) / 2
+            i, j = window(box[0] - hx, box[0] + hx, origin[0], nx), window(box[1] - hy, box[1] + hy, origin[1], ny)
+            np.minimum(grid[i, j], box_distance_m(box, xs[i], ys[:, j]), out=grid[i, j])
+        for cylinder in np.asarray(scene.cylinders, np.float64).reshape(-1, 3):
+            x, y, r = cylinder
+            i, j = window(x - r, x + r, origin[0], nx), window(y - r, y + r, origin[1], ny)
+            np.minimum(grid[i, j], cylinder_distance_m(cylinder, xs[i], ys[:, j]), out=grid[i, j])
+        return cls(grid, origin, resolution_m)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +134,7 @@ class GeodesicField:
                     units[ix, iy] = round(math.hypot(ix - gx, iy - gy) * UNITS_PER_CELL)
         tcod.path.dijkstra2d(units, free.astype(np.int8), edge_map=_EDGES, out=units)
         reached = (units != _UNREACHED) & free
-        length = units * (h / UNITS_PER_CELL)
+        length = units.astype(np.float64) * (h / UNITS_PER_CELL)
         return cls(_extend(length, reached, h), reached, grid.origin_m, h)
 
     def at(self, x_m: float, y_m: float) -> float:
@@ -135,10 +162,12 @@ def _extend(length: NDArray[np.float64], reached: NDArray[np.bool_], resolution_
         return length
     if not reached.any():
         return np.full_like(length, np.inf)
-    from scipy.ndimage import distance_transform_edt
-
-    away, (ix, iy) = distance_transform_edt(~reached, return_indices=True)
-    return np.where(reached, length, length[ix, iy] + away * resolution_m)
+    away, labels = cv2.distanceTransformWithLabels(
+        (~reached).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL
+    )
+    length_of_label = np.zeros(int(labels.max()) + 1)
+    length_of_label[labels[reached]] = length[reached]
+    return np.where(reached, length, length_of_label[labels] + away * resolution_m)
 
 
 def safe_clearance_m(spec: RobotSpec, margin_m: float = 0.05) -> float:
@@ -169,7 +198,7 @@ def check_task(scene: Scene, spec: RobotSpec, where: str) -> None:
     away = footprint_clearance_m(scene, scene.start, spec)
     if away <= 0.0:
         raise SceneError(
-            f"{where}: start ({scene.start[0]:.2f}, {scene.start[1]:.2f}): inside a wall or an obstacle for a footprint "
+            f"{where}: start {_place(scene.start)}: inside a wall or an obstacle for a footprint "
             f"of {spec.length_m} x {spec.width_m} m; move the start to free space"
         )
     if float(obstacle_distance_m(scene, np.array(scene.goal))) <= 0.0:

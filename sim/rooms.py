@@ -44,7 +44,9 @@ class RoomsConfig:
                 raise ConfigError(explain(key, "a range [low, high] of positive numbers", [low, high]))
         if self.goal_distance_min_m >= self.size_m[0] * math.sqrt(2) - 1.0:
             raise ConfigError(
-                explain("goal_distance_min_m", f"less than the diagonal of {self.size_m[0]} m", self.goal_distance_min_m)
+                explain(
+                    "goal_distance_min_m", f"less than the diagonal of {self.size_m[0]} m", self.goal_distance_min_m
+                )
             )
         for key in ("wall_thickness_m", "goal_radius_m", "time_limit_s", "attempts"):
             if getattr(self, key) <= 0:

@@ -1,7 +1,8 @@
 """ROS map_server maps (``.yaml`` + image) as scenes: occupied cells become boxes.
 
 Source of the format: the map_server documentation; modes trinary and scale, with resolution, origin, thresholds and
-negate. Unknown cells are solid where they border on free ones: the robot has no business behind the edge of a map.
+negate. In either mode a cell is occupied, free or unknown by the thresholds. Unknown cells are solid where they border
+on free ones: the robot has no business behind the edge of a map.
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ from sim.geodesic import check_task
 from sim.rooms import place_task
 
 REQUIRED = ("image", "resolution", "origin", "occupied_thresh", "free_thresh", "negate")
-OPTIONAL = ("mode",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,9 @@ class MapSource:
         path = folder / config.file
         grid = load_ros_map(path)
         if (config.start is None) != (config.goal is None):
-            raise SceneError(explain(str(path), "both start and goal, or none", "one of them", "give the other as well"))
+            raise SceneError(
+                explain(str(path), "both start and goal, or none", "one of them", "give the other as well")
+            )
         base = map_scene(grid, name, config)
         source = cls(name, config, spec, base, _centres(grid, grid.free))
         if config.start is not None:
@@ -98,8 +100,8 @@ class MapSource:
             if scene is not None:
                 return scene
         raise SceneError(
-            f"scene '{self.name}': found no start and goal {self.config.goal_distance_min_m} m apart with a way for robot "
-            f"'{self.spec.name}'; give start and goal, or a smaller goal_distance_min_m"
+            f"scene '{self.name}': no start and goal {self.config.goal_distance_min_m} m apart with a way between them "
+            f"for robot '{self.spec.name}'; give start and goal, or a smaller goal_distance_min_m"
         )
 
 
@@ -119,7 +121,9 @@ def load_ros_map(path: str | Path) -> RosMap:
         raise SceneError(explain(f"{path}: origin", "[x, y, yaw] of finite numbers", origin))
     high, low = _number(path, meta, "occupied_thresh"), _number(path, meta, "free_thresh")
     if not 0 <= low <= high <= 1:
-        raise SceneError(explain(f"{path}: thresholds", "0 <= free_thresh <= occupied_thresh <= 1", f"{low} and {high}"))
+        raise SceneError(
+            explain(f"{path}: thresholds", "0 <= free_thresh <= occupied_thresh <= 1", f"{low} and {high}")
+        )
     negate = meta["negate"]
     if negate not in (0, 1, False, True):
         raise SceneError(explain(f"{path}: negate", "0 or 1", negate))
@@ -130,7 +134,7 @@ def load_ros_map(path: str | Path) -> RosMap:
     darkness = image / 255.0 if negate else 1.0 - image / 255.0
     darkness = darkness[::-1]  # image row 0 is the highest y
     return RosMap(
-        occupied=darkness > high if low < high else darkness >= high,
+        occupied=darkness > high,
         free=darkness < low,
         resolution_m=resolution,
         origin=(float(origin[0]), float(origin[1]), float(origin[2])),
@@ -160,16 +164,16 @@ def map_scene(grid: RosMap, name: str, config: RosMapConfig) -> Scene:
 
 
 def merge_cells(solid: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Covers the True cells by disjoint rectangles (n, 4) row, column, rows, columns, greedily: widest first, then down."""
+    """Covers the True cells by disjoint rectangles (n, 4) row, column, rows, columns: greedily right, then down."""
     left = solid.copy()
     rectangles = []
     for row in range(left.shape[0]):
         while left[row].any():
             column = int(left[row].argmax())
-            gap = np.flatnonzero(~left[row, column:])
-            columns = int(gap[0]) if len(gap) else left.shape[1] - column
+            line = left[row, column:]
+            columns = left.shape[1] - column if line.all() else int(line.argmin())
             whole = left[row:, column : column + columns].all(axis=1)
-            rows = int((~whole).argmax()) if not whole.all() else len(whole)
+            rows = left.shape[0] - row if whole.all() else int(whole.argmin())
             left[row : row + rows, column : column + columns] = False
             rectangles.append((row, column, rows, columns))
     return np.array(rectangles, np.int64).reshape(-1, 4)
@@ -201,20 +205,24 @@ def _read_meta(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise SceneError(f"{path}: cannot be read ({error.strerror})") from None
     meta: dict[str, Any] = {}
+    key = ""
     for number, raw in enumerate(text.splitlines(), 1):
         line = raw.split("#")[0].strip()
         if not line or line == "---":
             continue
-        key, colon, value = line.partition(":")
+        if line.startswith("- ") and key:  # a list in block form belongs to the key above it
+            meta[key] = [*(meta[key] if isinstance(meta[key], list) else []), _value(line[2:].strip())]
+            continue
+        name, colon, value = line.partition(":")
         if not colon:
             raise SceneError(explain(f"{path}, line {number}", "'key: value'", repr(raw.strip())))
-        meta[key.strip()] = _value(value.strip())
+        key = name.strip()
+        meta[key] = _value(value.strip())
     for key in REQUIRED:
         if key not in meta:
-            raise SceneError(explain(str(path), f"a key '{key}'", f"only {', '.join(sorted(meta)) or 'none'}", "add it"))
-    for key in meta:
-        if key not in REQUIRED + OPTIONAL:
-            raise SceneError(f"{path}: unknown key '{key}'; {nearest(key, REQUIRED + OPTIONAL)}")
+            raise SceneError(
+                explain(str(path), f"a key '{key}'", f"only {', '.join(sorted(meta)) or 'none'}", "add it")
+            )
     return meta
 
 

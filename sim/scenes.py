@@ -11,8 +11,8 @@ from robonav.errors import ConfigError, SceneError, explain, nearest
 from robonav.types import RobotSpec, Scene
 from sim.barn import load_barn
 from sim.geodesic import check_task
-from sim.ros_map import MapSource, RosMapConfig
 from sim.rooms import RoomsConfig, RoomsSource
+from sim.ros_map import MapSource, RosMapConfig
 
 
 class SceneSource(Protocol):
@@ -80,15 +80,15 @@ def _load_file(name: str, spec: RobotSpec, options: dict[str, Any]) -> SceneSour
         if name.endswith(".toml"):
             raise SceneError(explain(name, "a scene file", "no such file", "check the path"))
         known = [p.stem for p in folder.glob("*.toml")]
-        raise SceneError(f"no scene '{name}'; {nearest(name, known)}; a scene is a preset, a .toml, a map .yaml or a .npy grid")
+        raise SceneError(
+            f"no scene '{name}'; {nearest(name, known)}; a scene is a preset, a .toml, a map .yaml or a .npy grid"
+        )
     file = load_config(SceneFile, path)
     if file.kind == "map":
         if file.map is None:
             raise SceneError(explain(str(path), "a table [map] for kind = 'map'", "none"))
-        import dataclasses
-
         config = from_mapping(RosMapConfig, {**_given(file.map), **options}, str(path)) if options else file.map
-        return MapSource.load(path.stem, dataclasses.replace(config), path.parent, spec)
+        return MapSource.load(path.stem, config, path.parent, spec)
     rooms = from_mapping(RoomsConfig, {**_given(file.rooms), **options}, str(path)) if options else file.rooms
     return RoomsSource(path.stem, rooms, spec)
 

@@ -52,11 +52,12 @@ class DepthCamera:
         tan_x = math.tan(spec.fov_rad / 2)
         tan_y = tan_x * spec.height / spec.width
         near, far = DEPTH_NEAR_M, self._far_m
-        # OpenGL's perspective matrix, column by column.
+        # OpenGL's perspective matrix, column by column. TinyRenderer samples a pixel at its lower left corner; the two
+        # offsets in the third column move the samples to the centres.
         self._projection = (
             *(1 / tan_x, 0.0, 0.0, 0.0),
             *(0.0, 1 / tan_y, 0.0, 0.0),
-            *(0.0, 0.0, -(far + near) / (far - near), -1.0),
+            *(1 / spec.width, 1 / spec.height, -(far + near) / (far - near), -1.0),
             *(0.0, 0.0, -2 * far * near / (far - near), 0.0),
         )
         down = -(1 - 2 * (np.arange(spec.height) + 0.5) / spec.height) * tan_y  # slope of each row below the horizon

@@ -3,8 +3,8 @@
 The robot is kinematic: its velocity follows the command as a first-order lag within the acceleration limits, and its
 pose is the integral of that. PyBullet decides about contact. Walking legs are left out; the lag stands for them.
 
-The body that collides is the robot's footprint as one box, as the map, the planner and the governor know it. Measured
-on a world of 24 obstacles, the A1's own 22 links cost 0.25 ms a distance query and the box 0.03 ms; ``body="links"``
+The body that collides is the robot's footprint as one box, as the map, the planner and the governor know it. In
+generated rooms a distance query costs 0.11 ms with the A1's own 22 links and 0.013 ms with the box; ``body="links"``
 takes the links all the same.
 """
 
@@ -167,7 +167,10 @@ class World:
             robot = load_standing(p, self.client, spec, p.URDF_IGNORE_VISUAL_SHAPES)
             self._body_z_m = self.base_height_m
             boxes = np.array(
-                [p.getAABB(robot, link, physicsClientId=self.client) for link in range(-1, p.getNumJoints(robot, self.client))]
+                [
+                    p.getAABB(robot, link, physicsClientId=self.client)
+                    for link in range(-1, p.getNumJoints(robot, self.client))
+                ]
             )
             self._reach_m = float(np.hypot(*np.abs(boxes[..., :2]).max(axis=(0, 1))))
         else:

@@ -165,12 +165,12 @@ def test_presets_are_found_by_name_and_by_path(tmp_path):
 
 @pytest.mark.parametrize("name", ["a2", "../robots/a1", "", "nothing-like-it"])
 def test_unknown_presets_are_refused(name):
-    with pytest.raises(ConfigError, match="'a1'|known: .*a1"):
+    with pytest.raises(ConfigError, match=r"'a1'|known: .*a1"):
         find_config("robots", name)
 
 
 def test_a_missing_preset_file_is_refused():
-    with pytest.raises(ConfigError, match="existing .toml file"):
+    with pytest.raises(ConfigError, match=r"existing \.toml file"):
         find_config("robots", "nowhere/a1.toml")
 
 

@@ -42,10 +42,10 @@ def test_a_failure_inside_leaves_the_old_file_and_nothing_else(tmp_path, error):
 
 def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path):
     target = tmp_path / "x.json"
-    with pytest.raises(RobonavError, match=r"x\.json: cannot write \(No space left on device\); free some space"):
-        with atomic_path(target) as aside:
-            aside.write_text("half")
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    said = r"x\.json: cannot write \(No space left on device\); free some space"
+    with pytest.raises(RobonavError, match=said), atomic_path(target) as aside:
+        aside.write_text("half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     assert names(tmp_path) == []
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import itertools
 import math
 import os
 import re
@@ -27,7 +28,6 @@ from robonav.errors import RobonavError, explain, nearest
 
 T = TypeVar("T")
 
-_FRAME = "╭╮╰╯│─ "  # tyro draws its messages into boxes
 _HELP_FLAGS = ("-h", "--help")
 
 
@@ -111,34 +111,40 @@ def _refuse_nan(args: Any, prog: str, prefix: str = "--") -> None:
 
 def _complaint(cls: type[Any], argv: list[str], prog: str, description: str, default: Any) -> str:
     """The reason, in one line, why tyro refused `argv`."""
-    known = _flags(cls, default)
+    known = _flags(cls, prog, description, default)
     for word in argv:
         flag = word.split("=", 1)[0]
         if flag.startswith("--") and len(flag) > 2 and flag.replace("_", "-") not in known:
             return f"unknown option '{flag}'; {nearest(flag, known)}"
+    return _reduce(_printed(cls, argv, prog, description, default, columns=4000))  # long values stay whole
+
+
+def _flags(cls: type[Any], prog: str, description: str, default: Any) -> set[str]:
+    """All ``--flags`` of a dataclass, in kebab case, read from its help."""
+    text = _printed(cls, ["--help"], prog, description, default, columns=100)  # wider, and flags stand side by side
+    rows = (row.strip() for row in text.splitlines())
+    names = (row.split("  ", 1)[0] for row in rows if row.startswith("-"))
+    return {flag for name in names for flag in re.findall(r"--[\w.-]+", name)}
+
+
+def _printed(cls: type[Any], argv: list[str], prog: str, description: str, default: Any, columns: int) -> str:
+    """What tyro prints for `argv`, without colours (no terminal) and frames (no encoding)."""
     text = io.StringIO()
-    with _wide_terminal(), contextlib.redirect_stderr(text), contextlib.suppress(SystemExit):
+    with (
+        contextlib.redirect_stdout(text),
+        contextlib.redirect_stderr(text),
+        _terminal_width(columns),
+        contextlib.suppress(SystemExit),
+    ):
         _tyro(cls, argv, prog, description, default)
-    return _reduce(text.getvalue())
+    return text.getvalue()
 
 
-def _flags(cls: type[Any], default: Any) -> set[str]:
-    """All ``--flags`` of a dataclass, in kebab case."""
-    options: dict[str, Any] = {} if default is None else {"default": default}
-    parser = tyro.extras.get_parser(cls, **options)
-    flags = {flag for action in parser._actions for flag in action.option_strings if flag.startswith("--")}
-    return {re.sub(r"(?<=\w)_", "-", flag) for flag in flags}
-
-
-def _reduce(boxed: str) -> str:
-    """tyro's box to its first sentence."""
-    lines: list[str] = []
-    for raw in boxed.splitlines()[1:]:
-        if raw.startswith("╰") or (raw.startswith("│") and set(raw) <= set(_FRAME)):
-            break  # hints follow below the rule
-        lines.append(raw.strip("│").rstrip())
+def _reduce(message: str) -> str:
+    """The first paragraph of tyro's message (a title, a rule, paragraphs between rules) as one line."""
+    lines = list(itertools.takewhile(lambda row: set(row.strip()) != {"-"}, message.splitlines()[2:]))
     if lines and lines[0].strip().startswith("Missing from"):
-        wanted = [line.strip() for line in lines[1:] if line.startswith("     ") and not line.startswith("      ")]
+        wanted = [row.strip() for row in lines[1:] if re.match(r" {6}\S", row)]  # their help stands deeper
         return "missing: " + ", ".join(wanted)
     text = " ".join(" ".join(lines).split()).rstrip(".")
     text = text.removeprefix("Error parsing ").replace("Could not find valid parse for arguments: ", "cannot read ")
@@ -150,10 +156,10 @@ def _reduce(boxed: str) -> str:
 
 
 @contextlib.contextmanager
-def _wide_terminal() -> Iterator[None]:
-    """Lets tyro write without breaking lines, since a path may be longer than the terminal is wide."""
+def _terminal_width(columns: int) -> Iterator[None]:
+    """Lets tyro write as for a terminal of this width."""
     before = os.environ.get("COLUMNS")
-    os.environ["COLUMNS"] = "4000"
+    os.environ["COLUMNS"] = str(columns)
     try:
         yield
     finally:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import select
 import sys
 from collections.abc import Sequence
 
@@ -62,7 +63,7 @@ def main(argv: Sequence[str]) -> int:
         print("robonav: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        if not _stdout_is_closed():
+        if not _reader_is_gone():
             raise  # a pipe of our own: not the reader's doing
         return EXIT_BROKEN_PIPE
     except RobonavError as error:
@@ -109,11 +110,11 @@ def _fail(line: object, error: BaseException) -> int:
     return EXIT_ERROR
 
 
-def _stdout_is_closed() -> bool:
+def _reader_is_gone() -> bool:
     """Whether stdout's reader has gone; then it is pointed at nothing, so that Python's own flush stays quiet."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
+    poll = select.poll()
+    poll.register(sys.stdout, select.POLLOUT)
+    gone = any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(0))
+    if gone:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
-    return False
+    return gone

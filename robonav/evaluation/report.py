@@ -17,7 +17,9 @@ def summarise(
     """Figures of a run, with 95 % intervals: Wilson for rates, bootstrap for SPL.
 
     `time_s` and `path_m` are means over the successful episodes, and null without any. `decision_ms` is over all
-    decisions of all episodes. `barn_trials` adds BARN's `score`, `clip` (in optimal times) and `worlds`.
+    decisions of all episodes. `scenes` counts the different ones: the intervals hold for independent episodes, so with
+    fewer scenes than episodes they are too narrow. `barn_trials` adds BARN's `score`, `clip` (in optimal times) and
+    `worlds`.
     """
     won = [e for e in episodes if e.outcome == "success"]
     spl = metrics.spl(episodes)
@@ -33,6 +35,7 @@ def summarise(
         "time_s_p50": metrics.percentile([e.time_s for e in won], 50),
         "path_m": metrics.mean([e.path_m for e in won]),
         "decision_ms": {f"p{p}": metrics.percentile(decision_ms, p) for p in (50, 99)},
+        "scenes": len({e.scene for e in episodes}),
     }
     if barn_trials is not None:
         summary |= {
@@ -59,6 +62,8 @@ def table(summary: dict[str, Any]) -> str:
     rows.append(("path", _shown(summary["path_m"], "m"), ""))
     decision = summary["decision_ms"]
     rows.append(("decision", _shown(decision["p50"], "ms", 2), f"p99 {_shown(decision['p99'], 'ms', 2)}"))
+    if summary["scenes"] < summary["episodes"]:
+        rows.append(("scenes", str(summary["scenes"]), "fewer than episodes: the intervals are too narrow"))
     head = (
         f"policy {summary['policy']}, suite {summary['suite']}, {summary['episodes']} episodes, seed {summary['seed']}"
     )

@@ -6,7 +6,8 @@ above, so that no policy is measured on a scene that it was trained on.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from robonav.config import find_config, load_config
@@ -24,7 +25,7 @@ class SuiteConfig:
 
     description: str
     kind: Literal["scenes", "barn"] = "scenes"
-    scene: str = "rooms"  # where the environment's scenes come from: a preset of configs/scenes, or a file
+    scene: str = "rooms"  # a preset of configs/scenes; or a scene or map file, relative to the suite's own
     episodes: int = 100  # unless the command line says otherwise
     env: dict[str, Any] = field(default_factory=dict)  # further options of the environment
 
@@ -39,6 +40,8 @@ def load_suite(name: str) -> SuiteConfig:
     suite = load_config(SuiteConfig, path)
     if suite.episodes < 1:
         raise ConfigError(explain(f"{path}: episodes", "at least 1", suite.episodes))
+    if Path(suite.scene).suffix:
+        return replace(suite, scene=str(path.parent / suite.scene))
     return suite
 
 

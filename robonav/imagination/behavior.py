@@ -92,7 +92,7 @@ class Dream(NamedTuple):
     """An imagined rollout."""
 
     features: Tensor  # (L + 1, N, F)
-    actions: Tensor  # (L, N, A)
+    actions: Tensor  # (L, N, A) as sampled; the world gets them clipped to [-1, 1]
 
 
 @torch.no_grad()
@@ -104,11 +104,12 @@ def dream(model: WorldModel, actor: Actor, state: WorldModelState, latent: Tenso
     """
     features, actions = [model.features(state.memory, latent)], []
     for _ in range(horizon):
-        action = actor(features[-1]).sample().clamp(-1, 1)
+        sampled = actor(features[-1]).sample()
+        action = sampled.clamp(-1, 1)
         state = model.advance(state, latent, action)
         latent = model.sample(model.prior(state.memory, latent, action))
         features.append(model.features(state.memory, latent))
-        actions.append(action)
+        actions.append(sampled)  # the likelihood of clipped actions would push the mean outwards
     return Dream(torch.stack(features), torch.stack(actions))
 
 

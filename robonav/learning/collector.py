@@ -64,7 +64,8 @@ class Collector:
         c = config.collect
         scenes = [c.scenes[i % len(c.scenes)] for i in range(c.envs)]
         self.envs = [env_factory(scene) for scene in scenes]
-        self.agent = Agent(config.agent, config.spec).eval().requires_grad_(False)
+        with torch.random.fork_rng(devices=[]):  # in one process with the learner, its random state stays as it is
+            self.agent = Agent(config.agent, config.spec).eval().requires_grad_(False)
         self.greedy = np.arange(c.envs) >= c.envs - c.greedy_envs
         self.episodes = list(config.episodes)
         self.names = tuple(policy_input_shapes(config.spec))
@@ -101,7 +102,6 @@ class Collector:
             "terminal": float(terminated),
             "last": last,
         }
-        self.fresh[i] = False
 
     def collect(
         self, iteration: int, steps: int, weights: Mapping[str, Tensor] | None
@@ -125,7 +125,7 @@ class Collector:
         results: list[EpisodeResult] = []
         for _ in range(steps):
             for i in range(n):
-                if self.fresh[i] or self.now[i]["last"]:
+                if self.fresh[i]:
                     self.now[i], self.fresh[i] = self._reset(i), False
             inputs = {k: np.stack([now["observation"][k] for now in self.now]) for k in self.names}
             first = np.array([now["first"] for now in self.now], np.float32)
@@ -137,7 +137,9 @@ class Collector:
             scalars = {k: np.array([now[k] for now in self.now], np.float32) for k in ("reward", "first", "terminal")}
             rows.append({**inputs, **scalars, "action": action})
             for i in range(n):
-                if not self.now[i]["last"]:
+                if self.now[i]["last"]:  # its last observation is recorded now
+                    self.fresh[i] = True
+                else:
                     self._advance(i, action[i], results)
         chunk = {k: np.stack([row[k] for row in rows], axis=1) for k in rows[0]}
         return chunk, results, self.episodes

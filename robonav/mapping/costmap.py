@@ -6,6 +6,7 @@ As in ROS navigation's inflation layer: lethal inside the inner radius of the fo
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -67,14 +68,16 @@ def build_costmap(grid: OccupancyGrid, spec: RobotSpec, config: CostmapConfig | 
     radius = lethal_radius_m(spec, grid.resolution_m)
     # (H, W); without any obstacle OpenCV gives a huge distance
     clear = (grid.log_odds <= OCCUPIED_ABOVE).view(np.uint8)
-    clearance_m = cv2.distanceTransform(clear, cv2.DIST_L2, cv2.DIST_MASK_5)
+    clearance_m: NDArray[Any] = cv2.distanceTransform(clear, cv2.DIST_L2, cv2.DIST_MASK_5)
     clearance_m *= np.float32(grid.resolution_m)
     # the decay comes from a table over 255 steps of distance: exp of every cell took longer than the route
     steps = np.linspace(0.0, c.inflation_radius_m, 256)
     table = BASE_COST * (1.0 + c.obstacle_weight * np.exp(np.minimum((radius - steps) / c.decay_m, 0.0)))
     table[-1] = BASE_COST
-    near = cv2.convertScaleAbs(clearance_m, alpha=255.0 / c.inflation_radius_m)
-    cost = cv2.LUT(near, table.astype(np.int32))
+    # bounded first: where nothing stands the distance is so huge that the conversion wraps round
+    bounded = np.minimum(clearance_m, np.float32(c.inflation_radius_m))
+    near = cv2.convertScaleAbs(bounded, alpha=255.0 / c.inflation_radius_m)
+    cost: NDArray[Any] = cv2.LUT(near, table.astype(np.int32))
     cost += (grid.log_odds >= FREE_BELOW) * np.int32(c.unknown_weight * BASE_COST)
     cost[clearance_m < radius] = BLOCKED
     return Costmap(cost, clearance_m, grid)

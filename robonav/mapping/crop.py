@@ -34,7 +34,7 @@ def egocentric_crop(
         route_odom_m: (n, 2) polyline to draw, or None.
     """
     size, scale = local_map.cells, local_map.resolution_m / grid.resolution_m
-    x, y, yaw = (float(v) for v in pose_odom_base)
+    x, y, yaw = np.asarray(pose_odom_base, np.float64).tolist()
     cos, sin = math.cos(yaw), math.sin(yaw)
     x0, y0 = grid.origin_odom_m.tolist()
     # in the crop: forward = middle - row, left = middle - column, as pixels whose centres are whole numbers
@@ -77,5 +77,5 @@ def _draw_route(
     middle = (local_map.cells - 1) / 2 * (1 + 1j)
     pixels = (middle - base / local_map.resolution_m) * (1 << _SUBPIXEL_BITS)  # row + i column
     # OpenCV clips in fixed point: far points must not overflow it
-    vertices = np.rint(pixels.view(np.float64).clip(-1e6, 1e6)).astype(np.int32).reshape(1, -1, 2)[..., ::-1]
-    cv2.polylines(channel, np.ascontiguousarray(vertices), False, _ON, 1, cv2.LINE_8, _SUBPIXEL_BITS)
+    vertices = np.rint(pixels.view(np.float64).clip(-1e6, 1e6)).astype(np.int32).reshape(-1, 2)[:, ::-1]
+    cv2.polylines(channel, [np.ascontiguousarray(vertices)], False, _ON, 1, cv2.LINE_8, _SUBPIXEL_BITS)

@@ -43,7 +43,9 @@ class MapperConfig:
             ConfigError: a sign or an order that cannot map anything.
         """
         if self.resolution_m <= 0 or self.block_cells < 1:
-            raise ConfigError(explain("mapper: resolution_m, block_cells", "above 0", (self.resolution_m, self.block_cells)))
+            raise ConfigError(
+                explain("mapper: resolution_m, block_cells", "above 0", (self.resolution_m, self.block_cells))
+            )
         if not self.log_odds_min < self.free_log_odds < 0 < self.hit_log_odds < self.log_odds_max:
             order = "log_odds_min < free_log_odds < 0 < hit_log_odds < log_odds_max"
             values = (self.log_odds_min, self.free_log_odds, self.hit_log_odds, self.log_odds_max)
@@ -60,6 +62,8 @@ class Mapper:
         self.config = config or MapperConfig()
         lidar, c = spec.lidar, self.config
         self._full_circle = lidar.fov_rad >= 2 * np.pi - 1e-6
+        # ends lie a little behind the surface, since a surface often is the very border between two cells
+        self._into_surface_m = 0.1 * c.resolution_m
         self._beam_directions = np.exp(1j * lidar.angles_rad)  # (beams,) in base
         # (2 * beams,) the polygon's vertices: every beam, and half-way to the next one
         angles = np.repeat(lidar.angles_rad, 2)
@@ -81,11 +85,13 @@ class Mapper:
         Without a scan the map only grows, so that it holds robot and goal.
 
         Raises:
-            ShapeError: a scan of another number of beams, or a pose that is not finite.
+            ShapeError: a scan of another number of beams, or a pose or goal that is not finite.
         """
         x, y, yaw = (float(v) for v in observation.pose_odom_base)
-        if not math.isfinite(x + y + yaw):
-            raise ShapeError(explain("pose_odom_base", "finite numbers", (x, y, yaw)))
+        goal_x, goal_y = (float(v) for v in observation.goal_odom_m)
+        if not math.isfinite(x + y + yaw + goal_x + goal_y):
+            where = "pose_odom_base, goal_odom_m"
+            raise ShapeError(explain(where, "finite numbers", (x, y, yaw, goal_x, goal_y)))
         if observation.scan_m is None:
             return self._grown(grid, x, y, observation.goal_odom_m, (x, y, x, y))
         scan = np.asarray(observation.scan_m, dtype=np.float64)
@@ -104,13 +110,10 @@ class Mapper:
     def _free_polygon(self, scan: NDArray[np.float64], sensor: complex, heading: complex) -> NDArray[np.complex128]:
         """Outline of what the scan saw free, as complex x + iy in odom.
 
-        It stops three quarters of a cell before a hit, because filling paints the cells under the outline too.
         Half-way between two beams only the shorter of both counts.
         """
-        c, lidar = self.config, self.spec.lidar
         # fmax and fmin turn a beam that is NaN into one that ends at the sensor
-        reach = np.fmin(np.fmax(scan - 0.75 * c.resolution_m, 0.0), lidar.range_m)
-        reach[scan >= lidar.range_m] = lidar.range_m
+        reach = np.fmin(np.fmax(scan, 0.0) + self._into_surface_m, self.spec.lidar.range_m)
         vertices = np.repeat(reach, 2)
         np.minimum(reach[:-1], reach[1:], out=vertices[1:-1:2])
         directions = self._vertex_directions * heading
@@ -128,8 +131,7 @@ class Mapper:
         """
         c, lidar = self.config, self.spec.lidar
         hit = np.flatnonzero((scan >= c.min_range_m) & (scan < lidar.range_m - 1e-3))
-        # a little behind the surface: the surface itself often is the very border between two cells
-        points = sensor + (scan[hit] + 0.1 * c.resolution_m) * (self._beam_directions[hit] * heading)
+        points = sensor + (scan[hit] + self._into_surface_m) * (self._beam_directions[hit] * heading)
         if len(hit) < 2:
             return points
         step = np.empty_like(points)
@@ -198,8 +200,10 @@ class Mapper:
         corner = complex(left, low)
         # pixel centres are whole numbers for fillPoly, and halves in cell coordinates
         outline = ((polygon - origin) * scale - (corner + complex(0.5, 0.5))) * (1 << _SUBPIXEL_BITS)
-        vertices = np.rint(outline.view(np.float64)).astype(np.int32).reshape(1, -1, 2)
-        cv2.fillPoly(seen, vertices, _FREE, lineType=cv2.LINE_8, shift=_SUBPIXEL_BITS)
+        vertices = np.rint(outline.view(np.float64)).astype(np.int32).reshape(-1, 2)
+        cv2.fillPoly(seen, [vertices], _FREE, lineType=cv2.LINE_8, shift=_SUBPIXEL_BITS)
+        # the outline itself proves nothing: along a wall at a grazing angle it would rub the wall out
+        cv2.polylines(seen, [vertices], True, _UNSEEN, 1, cv2.LINE_8, _SUBPIXEL_BITS)
         cells = (hits - origin) * scale - corner
         columns, rows = np.floor(cells.real).astype(np.intp), np.floor(cells.imag).astype(np.intp)
         if not grid_holds_scan:
@@ -207,6 +211,8 @@ class Mapper:
             columns, rows = columns[inside], rows[inside]
         seen[rows, columns] = _HIT
         window = grid.log_odds[low:high, left:right] + cv2.LUT(seen, self._evidence)
+        np.maximum(window, c.log_odds_min, out=window)
+        np.minimum(window, c.log_odds_max, out=window)
         log_odds = grid.log_odds.copy()
-        log_odds[low:high, left:right] = cv2.min(cv2.max(window, c.log_odds_min), c.log_odds_max)
+        log_odds[low:high, left:right] = window
         return OccupancyGrid(log_odds, grid.origin_odom_m, grid.resolution_m)

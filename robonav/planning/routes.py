@@ -23,7 +23,8 @@ class RouteConfig:
 
     start_slack_m: float = 0.8  # how far from a lethal start the route may begin
     goal_slack_m: float = 0.5  # how far from a lethal goal the route may end
-    heuristic_weight: float = 1.3  # above 1 a route may cost that factor more than the best (2 % seen), in a third of the time
+    # above 1 a route may cost up to that factor more than the best (2 % seen), and is found in a third of the time
+    heuristic_weight: float = 1.3
     smoothing_cells: int = 5  # length of the moving average over the path; 1 leaves it as A* made it
 
     def __post_init__(self) -> None:
@@ -118,7 +119,9 @@ def waypoints_on_route(
 
 def points_at(route_odom_m: NDArray[np.floating], arc_length_m: ArrayLike) -> NDArray[np.float64]:
     """(k, 2) points of a polyline at arc lengths (k,), clipped to its ends."""
-    points = np.interp(np.asarray(arc_length_m, np.float64), cumulative_length_m(route_odom_m), _as_complex(route_odom_m))
+    points = np.interp(
+        np.asarray(arc_length_m, np.float64), cumulative_length_m(route_odom_m), _as_complex(route_odom_m)
+    )
     return points.view(np.float64).reshape(-1, 2)
 
 
@@ -159,7 +162,9 @@ def _cheapest_path(
         return None
     import tcod.path  # here, because it loads a shared library that most users of this module never need
 
-    graph = tcod.path.SimpleGraph(cost=cost, cardinal=_CARDINAL, diagonal=_DIAGONAL, greed=round(BASE_COST * heuristic_weight))
+    graph = tcod.path.SimpleGraph(
+        cost=cost, cardinal=_CARDINAL, diagonal=_DIAGONAL, greed=round(BASE_COST * heuristic_weight)
+    )
     finder = tcod.path.Pathfinder(graph)
     finder.add_root(begin)
     return finder.path_to(end)

@@ -7,6 +7,7 @@ give the same policy inputs again.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import cv2
 import numpy as np
@@ -119,10 +120,7 @@ class SituationTracker:
         else:
             local_map = np.zeros((3, spec.local_map.cells, spec.local_map.cells), np.uint8)
         scan = observation.scan_m
-        if scan is None:
-            scan_m = np.zeros(spec.lidar.beams, np.float32)
-        else:
-            scan_m = np.array(scan, np.float32)
+        scan_m = np.zeros(spec.lidar.beams, np.float32) if scan is None else np.array(scan, np.float32)
         return PolicyInput(
             scan_m=scan_m,
             local_map=local_map,
@@ -135,7 +133,7 @@ class SituationTracker:
         )
 
     def _ground(self, grid: OccupancyGrid, observation: Observation) -> OccupancyGrid:
-        """The part of the grid that a route can make use of: all that is known, robot and goal, and a way round them."""
+        """The part of the grid that a route can make use of: all that is known, robot, goal, and a way round them."""
         cell = grid.resolution_m
         ends = np.floor(np.stack([observation.pose_odom_base[:2], observation.goal_odom_m]) / cell).astype(int)
         known = grid.known_box() or (*ends[0].tolist(), *ends[0].tolist())
@@ -149,11 +147,12 @@ class SituationTracker:
 
         The last cells before the goal count too; cells that are occupied already do not, since the plan knew them.
         """
-        band = np.zeros(grid.log_odds.shape, np.uint8)
+        height, width = grid.log_odds.shape
+        band: NDArray[Any] = np.zeros((height, width), np.uint8)
         pixels = (np.asarray(route_odom_m, np.float64) - grid.origin_odom_m) / grid.resolution_m - 0.5
-        cv2.polylines(band, np.rint(pixels * 16).astype(np.int32)[None], False, 1, 1, cv2.LINE_8, 4)
-        band = cv2.dilate(band, self._lethal_disc)
-        rows, columns = np.divmod(np.flatnonzero(band & (grid.log_odds <= OCCUPIED_ABOVE)), band.shape[1])
+        cv2.polylines(band, [np.rint(pixels * 16).astype(np.int32)], False, 1, 1, cv2.LINE_8, 4)
+        band[:] = cv2.dilate(band, self._lethal_disc)
+        rows, columns = np.divmod(np.flatnonzero(band & (grid.log_odds <= OCCUPIED_ABOVE)), width)
         column_0, row_0 = grid.origin_cell
         return np.stack([columns + column_0, rows + row_0], axis=1).astype(np.int32)
 
@@ -169,5 +168,3 @@ def _any_occupied(grid: OccupancyGrid, lattice_cells: NDArray[np.int32]) -> bool
         inside = (columns >= 0) & (rows >= 0) & (columns < width) & (rows < height)
         columns, rows = columns[inside], rows[inside]
     return bool((grid.log_odds[rows, columns] > OCCUPIED_ABOVE).any())
-
-

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from robonav.errors import ConfigError, explain
 from robonav.ssm.backbone import Backbone, BackboneConfig, SSMState, select_state
 from robonav.types import ACTION_SIZE, RobotSpec
 from robonav.world_model.encoders import EncoderConfig, Inputs, ObservationDecoder, ObservationEncoder
@@ -29,6 +30,9 @@ class WorldModelConfig:
     """Categorical variables of the latent."""
     classes: int = 16
     """Classes of each."""
+    sampled_groups: int = 4
+    """Groups that are sampled, as in DreamerV3; the others are passed on as probabilities. Samples can hold several
+    futures, probabilities hold distances far more sharply (decoded near beams: centimetres against decimetres)."""
     hidden: int = 192
     """Hidden width of the heads."""
     unimix: float = 0.01
@@ -49,6 +53,15 @@ class WorldModelConfig:
     """Weight of the reward head."""
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
+
+    def __post_init__(self) -> None:
+        """Checks relations between the sizes.
+
+        Raises:
+            ConfigError: they do not fit.
+        """
+        if not 0 <= self.sampled_groups <= self.groups:
+            raise ConfigError(explain("model.sampled_groups", f"0 to groups = {self.groups}", self.sampled_groups))
 
 
 class WorldModelState(NamedTuple):
@@ -121,16 +134,22 @@ class WorldModel(nn.Module):
         p = torch.softmax(logits.unflatten(-1, (self.config.groups, self.config.classes)), dim=-1)
         return torch.log((1 - self.config.unimix) * p + self.config.unimix / self.config.classes)
 
-    def sample(self, log_p: Tensor) -> Tensor:
-        """Straight-through one-hot samples (..., G * C) by the Gumbel-max trick."""
-        noise = torch.empty_like(log_p).exponential_().log()
-        one_hot = F.one_hot((log_p.detach() - noise).argmax(-1), self.config.classes).to(log_p.dtype)
-        p = log_p.exp()
-        return (one_hot + p - p.detach()).flatten(-2)
+    def sample(self, log_p: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Latent (..., G * C): straight-through one-hot samples (Gumbel-max) of the sampled groups, probabilities of
+        the others."""
+        noise = torch.empty_like(log_p[..., : self.config.sampled_groups, :]).exponential_(generator=generator).log()
+        return self._latent(log_p, -noise)
 
     def mode(self, log_p: Tensor) -> Tensor:
-        """One-hot of the most likely class (..., G * C)."""
-        return F.one_hot(log_p.argmax(-1), self.config.classes).to(log_p.dtype).flatten(-2)
+        """Latent (..., G * C) with the most likely class in place of samples."""
+        return self._latent(log_p, torch.zeros(()))
+
+    def _latent(self, log_p: Tensor, gumbel: Tensor) -> Tensor:
+        count = self.config.sampled_groups
+        p = log_p.exp()
+        drawn = p[..., :count, :]
+        one_hot = F.one_hot((log_p[..., :count, :].detach() + gumbel).argmax(-1), self.config.classes).to(p.dtype)
+        return torch.cat([one_hot + drawn - drawn.detach(), p[..., count:, :]], dim=-2).flatten(-2)
 
     def posterior(self, inputs: Inputs) -> Tensor:
         """Log probabilities (B, G, C) of z_t given the observation alone."""

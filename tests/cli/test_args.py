@@ -81,7 +81,7 @@ def test_a_mistake_is_one_line_that_names_it(argv, said):
 
 def test_a_long_value_is_not_broken(monkeypatch):
     monkeypatch.setenv("COLUMNS", "40")
-    word = "long" * 100
+    word = "long" * 40
     with pytest.raises(UsageError, match=word):
         read(["a", "--policy", "x", "--num-episodes", word])
 

@@ -96,7 +96,7 @@ def test_astar_in_rooms_writes_all_outputs(capsys, tmp_path):
 def test_barn_writes_the_public_report(tmp_path):
     pytest.importorskip("pybullet", reason="the simulator needs PyBullet")
     report, summary = tmp_path / "barn.txt", tmp_path / "barn.json"
-    argv = ["--policy", "random", "--suite", "barn", "--barn-dir", BARN, "--worlds", "2,1", "--trials", "1"]
+    argv = ["--policy", "astar", "--suite", "barn", "--barn-dir", BARN, "--worlds", "2,1", "--trials", "1"]
     assert main(["evaluate", *map(str, argv), "--barn-out", str(report), "--json", str(summary)]) == 0
     rows = [line.split(" ") for line in report.read_text().splitlines()]
     assert [row[0] for row in rows] == ["2", "1"]

@@ -89,7 +89,7 @@ def test_summary(fakes, recordings):
     json.dumps(summary, allow_nan=False)
     assert list(summary) == [
         *("policy", "suite", "episodes", "seed", "success", "collision", "timeout", "spl", "spl_interval"),
-        *("time_s", "time_s_p50", "path_m", "decision_ms"),
+        *("time_s", "time_s_p50", "path_m", "decision_ms", "scenes"),
     ]
     assert summary["success"]["rate"] == 0.8
     assert summary["collision"]["rate"] == 0.2
@@ -97,6 +97,8 @@ def test_summary(fakes, recordings):
     assert summary["time_s"] == pytest.approx(np.mean([e.time_s for e in episodes[1:]]))
     assert 0 < summary["decision_ms"]["p50"] <= summary["decision_ms"]["p99"]
     assert "success" in report.table(summary)
+    assert "narrow" not in report.table(summary)
+    assert "narrow" in report.table(report.summarise("forward", "line", 7, episodes * 2))
 
 
 def test_summary_without_success_has_null_times(recordings):
@@ -137,6 +139,9 @@ def test_suites_that_ship_load(tmp_path):
         assert suites.load_suite(name).description
     with pytest.raises(ConfigError, match="did you mean 'rooms'"):
         suites.load_suite("roms")
+    mine = tmp_path / "mine.toml"
+    mine.write_text('description = "x"\nscene = "maps/hall.yaml"\n')
+    assert suites.load_suite(str(mine)).scene == str(tmp_path / "maps" / "hall.yaml")
     bad = tmp_path / "bad.toml"
     bad.write_text('description = "x"\nepisode = 3\n')
     with pytest.raises(ConfigError, match="did you mean 'episodes'"):

@@ -1,0 +1,85 @@
+"""What a run says about itself: metadata at its start, a report at its end."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import robonav
+from deploy.config import DeployConfig
+from deploy.timing import Latency
+from policies.bundle import Bundle
+from robonav.config import to_mapping
+from robonav.errors import LogError
+from robonav.types import RobotSpec
+
+SUCCESS, COLLISION, TIMEOUT, INTERRUPTED = "success", "collision", "timeout", "interrupted"
+
+
+@dataclass(frozen=True, slots=True)
+class RunReport:
+    """What a run came to. `outcome`: success, collision, timeout, interrupted, or "ROLE lost"."""
+
+    outcome: str
+    detail: str
+    time_s: float  # from the first tick to the end
+    ticks: int  # of the robot
+    decisions: int
+    decisions_per_s: float
+    decision_ms: Latency
+    lateness_ms: Latency  # of the robot's ticks after their deadlines
+    late_ticks: int
+    skipped_ticks: int
+    stopped: bool  # the driver confirmed a standstill
+    final_speed_mps: float
+    reasons: dict[str, int]  # of the governor, counted over its cycles
+    records_lost: int
+    log: str
+    log_error: str = ""
+
+    @property
+    def success(self) -> bool:
+        """Arrived, and the log is whole."""
+        return self.outcome == SUCCESS and not self.log_error
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dict."""
+        return asdict(self)
+
+
+def check_log_path(log: str | Path) -> None:
+    """Raises LogError before anything is started when the log cannot be written there."""
+    path = Path(log)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab"):
+            pass
+    except OSError as error:
+        raise LogError(f"{path}: cannot write a log here: {error.strerror}; choose another path") from None
+
+
+def run_metadata(
+    bundle: Bundle, robot: RobotSpec, driver: str, config: DeployConfig, seed: int, labels: Mapping[str, str]
+) -> dict[str, str]:
+    """What a log says about its run before it starts; all values are strings, structures as JSON."""
+    versions = {"robonav": robonav.__version__, "python": platform.python_version()}
+    for package in ("onnxruntime", "numpy", "pyzmq", "mcap", "tcod"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[package] = metadata.version(package)
+    return {
+        "bundle": str(bundle.folder.resolve()),
+        "bundle_name": bundle.contract.name,
+        "bundle_sha256": bundle.sha256,
+        "robot": json.dumps(to_mapping(robot)),
+        "driver": driver,
+        "config": json.dumps(to_mapping(config)),
+        "seed": str(seed),
+        "versions": json.dumps(versions),
+        **{key: str(value) for key, value in labels.items()},
+    }

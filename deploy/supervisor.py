@@ -1,0 +1,346 @@
+"""Starts a run's processes, watches them, ends them, and reports. Whatever ends the run, the robot stands first.
+
+Processes: recorder, driver (the robot), governor, navigator. Each says that it lives; each stops when the supervisor
+says so, or falls silent. The order of ending is: navigator, governor and driver are told at once, the driver brings
+the robot to a standstill, then the recorder gets the report and finishes the log.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from deploy import transport, wire
+from deploy.config import DeployConfig
+from deploy.processes import ROLES
+from deploy.recorder import REPORT_EVENT
+from deploy.report import COLLISION, INTERRUPTED, SUCCESS, TIMEOUT, RunReport, check_log_path, run_metadata
+from deploy.station import Order, error_file
+from deploy.timing import now_ns, summarise
+from policies.bundle import load_bundle
+from robonav.config import to_mapping
+from robonav.errors import LinkError, LogError, RobonavError
+from robonav.types import RobotSpec
+
+VITAL = ("driver", "governor", "navigator")
+RECORDER_FINISH_NS = 10_000_000_000
+POLL_NS = 20_000_000
+
+
+def run(
+    bundle: str | Path,
+    driver: str,
+    log: str | Path,
+    *,
+    robot: RobotSpec | None = None,
+    driver_kwargs: Mapping[str, Any] | None = None,
+    config: DeployConfig | None = None,
+    seed: int = 0,
+    labels: Mapping[str, str] | None = None,
+    on_status: Callable[[wire.StatusMsg], None] | None = None,
+) -> RunReport:
+    """Drives a robot to its goal with a bundle, and logs it.
+
+    Args:
+        bundle: folder.
+        driver: "module:factory" that makes a `robonav.types.Driver`, imported in the driver's process.
+        log: MCAP file to write.
+        robot: that is driven; the bundle's own if None. The bundle must fit it.
+        driver_kwargs: of the factory; plain values.
+        config: times, limits, log.
+        seed: of the policy's reset.
+        labels: further words for the log's metadata (scene, robot preset, ...).
+        on_status: called with the robot's status at each of its ticks while it drives.
+
+    Raises:
+        RobonavError: the run could not start: bundle, robot, scene, driver, or log. Once started, a run ends in a
+            report.
+    """
+    loaded = load_bundle(bundle)
+    config = config or DeployConfig()
+    folder = transport.private_folder()
+    try:
+        check_log_path(log)
+        order = Order(
+            folder=str(folder),
+            supervisor_pid=os.getpid(),
+            episode=1,
+            seed=seed,
+            robot=robot or loaded.contract.robot,
+            config=config,
+            bundle=str(Path(bundle).resolve()),
+            driver=driver,
+            log=str(Path(log).resolve()),
+            driver_kwargs=dict(driver_kwargs or {}),
+            metadata=run_metadata(loaded, robot or loaded.contract.robot, driver, config, seed, labels or {}),
+        )
+        with transport.Link() as link, _signals() as interrupted:
+            return _Run(order, link, interrupted, on_status).to_the_end()
+    finally:
+        transport.remove_folder(folder)
+
+
+@dataclass
+class _Watch:
+    """What the supervisor has heard."""
+
+    beats_ns: dict[str, int] = field(default_factory=dict)
+    ready: set[str] = field(default_factory=set)
+    counts: dict[str, dict[str, int]] = field(default_factory=dict)
+    decision_ms: list[float] = field(default_factory=list)
+    lateness_ms: list[float] = field(default_factory=list)
+    first_ns: int | None = None  # stamp of the robot's first tick
+    last_ns: int | None = None
+    status: wire.StatusMsg | None = None
+    driving: bool = False
+
+    def hear(self, frame: bytes) -> Any:
+        """Takes a frame in and returns its message."""
+        message = wire.decode(frame)
+        if isinstance(message, wire.HeartbeatMsg):
+            role = message.role
+            decided = message.counts.get("ticks", 0) > self.counts.get(role, {}).get("ticks", 0)
+            if role == "navigator" and decided:
+                self.decision_ms.append(message.last_ms)
+            self.beats_ns[role] = now_ns()
+            self.counts[role] = message.counts
+            self.ready.add(role)
+        elif isinstance(message, wire.StatusMsg):
+            over = self.status is not None and (self.status.arrived or self.status.collided)
+            if self.driving and not over:
+                self.first_ns = self.first_ns or message.stamp_ns
+                self.last_ns = message.stamp_ns
+                self.lateness_ms.append(message.lateness_ms)
+            self.status = message
+        return message
+
+
+class _Run:
+    def __init__(
+        self,
+        order: Order,
+        link: transport.Link,
+        interrupted: threading.Event,
+        on_status: Callable[[wire.StatusMsg], None] | None,
+    ) -> None:
+        self.order = order
+        self.on_status = on_status
+        self.config = order.config.supervisor
+        self.interrupted = interrupted
+        self.control = link.publish_latest(transport.ipc_address(order.folder, "control"))
+        self.status = link.receive_records(transport.ipc_address(order.folder, "status"))
+        self.record = link.send_records(transport.ipc_address(order.folder, "record"))
+        self.word = "wait"
+        self.sequence = 0
+        self.recorded = 0
+        self.said_ns = 0
+        self.watch = _Watch()
+        self.children: dict[str, subprocess.Popen[bytes]] = {}
+        self.log_error = ""
+
+    def to_the_end(self) -> RunReport:
+        """Start, drive, stop, report; no child outlives this call."""
+        try:
+            self.start()
+            outcome, detail = self.drive()
+            self.event("end", f"{outcome}: {detail}" if detail else outcome)
+            self.end(VITAL)
+            report = self.report(outcome, detail)
+            self.finish_log(report)
+            return self.report(outcome, detail)
+        finally:
+            self.end(ROLES)
+
+    def start(self) -> None:
+        """Starts all processes and waits until they are ready; raises the error of one that is not."""
+        payload = json.dumps(to_mapping(self.order)).encode()
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        for role in ROLES:
+            # -P would hide a source checkout; the parent's path is handed on so that a child finds what it found.
+            environment["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if p)
+            child = subprocess.Popen(
+                [sys.executable, "-m", "deploy.processes", role],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                env=environment,
+            )
+            self.children[role] = child
+            with contextlib.suppress(BrokenPipeError):
+                assert child.stdin is not None
+                child.stdin.write(payload)
+                child.stdin.close()
+        deadline = now_ns() + int(self.config.start_timeout_s * 1e9)
+        while len(self.watch.ready) < len(ROLES):
+            self.listen()
+            for role, child in self.children.items():
+                if child.poll() is not None:
+                    raise self.last_words(role)
+            if self.interrupted.is_set():
+                return
+            if now_ns() > deadline:
+                late = ", ".join(r for r in ROLES if r not in self.watch.ready)
+                raise LinkError(
+                    f"not ready after {self.config.start_timeout_s:g} s: {late}; raise supervisor.start_timeout_s"
+                )
+        self.watch.beats_ns = dict.fromkeys(ROLES, now_ns())
+
+    def drive(self) -> tuple[str, str]:
+        """Until arrival, collision, the time limit, a signal, or the loss of a process: (outcome, detail)."""
+        if not self.interrupted.is_set():
+            self.say("run")
+        limit_ns = now_ns() + int(self.order.config.time_limit_s * 1e9)
+        while True:
+            self.listen()
+            status = self.watch.status
+            if self.interrupted.is_set():
+                return INTERRUPTED, "by a signal"
+            if status is not None and status.collided:
+                return COLLISION, ""
+            if status is not None and status.arrived:
+                return SUCCESS, ""
+            for role in VITAL:
+                if (detail := self.lost(role)) is not None:
+                    return f"{role} lost", detail
+            if not self.log_error and (detail := self.lost("recorder")) is not None:
+                self.log_error = detail  # the robot goes on: a log is worth less than a walk to the goal
+            if now_ns() > limit_ns:
+                return TIMEOUT, f"after {self.order.config.time_limit_s:g} s"
+
+    def lost(self, role: str) -> str | None:
+        """Why a process counts as lost, if it does."""
+        child = self.children[role]
+        if child.poll() is not None:
+            return str(self.last_words(role))
+        silent_s = (now_ns() - self.watch.beats_ns[role]) * 1e-9
+        if silent_s > self.config.heartbeat_timeout_s:
+            return f"{role}: silent for {silent_s:.1f} s"
+        return None
+
+    def last_words(self, role: str) -> RobonavError:
+        """The error that a process left, or how it ended."""
+        code = self.children[role].poll()
+        with contextlib.suppress(OSError):
+            line = error_file(self.order.folder, role).read_text().splitlines()[0]
+            return LogError(line) if role == "recorder" else RobonavError(line)
+        how = (
+            f"killed by {signal.Signals(-code).name}" if code is not None and code < 0 else f"ended with status {code}"
+        )
+        return RobonavError(f"{role}: {how}")
+
+    def listen(self, timeout_ns: int = POLL_NS) -> None:
+        """Says the word when it is due, and hears what came within the time."""
+        if now_ns() - self.said_ns > self.config.control_period_s * 1e9:
+            self.say(self.word)
+        transport.wait([self.status], timeout_ns)
+        for frame in transport.received(self.status):
+            message = self.watch.hear(frame)
+            if self.on_status is not None and self.watch.driving and isinstance(message, wire.StatusMsg):
+                self.on_status(message)
+
+    def say(self, word: str) -> None:
+        """Tells all processes."""
+        self.word, self.said_ns = word, now_ns()
+        self.watch.driving = word == "run"
+        message = wire.ControlMsg(sequence=self.sequence, stamp_ns=self.said_ns, episode=self.order.episode, state=word)
+        self.sequence += 1
+        transport.try_send(self.control, wire.encode(message))
+
+    def event(self, kind: str, text: str) -> None:
+        """A line for the log."""
+        event = wire.EventMsg(
+            sequence=self.recorded, stamp_ns=now_ns(), episode=self.order.episode, kind=kind, text=text
+        )
+        frame = wire.encode(wire.RecordMsg("supervisor", self.recorded, now_ns(), (event,)))
+        self.recorded += 1
+        transport.try_send(self.record, frame)
+
+    def end(self, roles: tuple[str, ...]) -> None:
+        """Ends processes: by word, then by SIGTERM, then by SIGKILL, with a time for each."""
+        waiting = [r for r in roles if r in self.children]
+        for how in ("word", "terminate", "kill"):
+            running = [r for r in waiting if self.children[r].poll() is None]
+            if not running:
+                break
+            if how == "word":
+                self.say("stop")
+            for role in running:
+                if how == "terminate":
+                    self.event("unresponsive", f"{role}: did not end when told")
+                    self.children[role].terminate()
+                    self.children[role].send_signal(signal.SIGCONT)  # a stopped process cannot end
+                elif how == "kill":
+                    self.children[role].kill()
+            deadline = now_ns() + int(self.config.stop_timeout_s * 1e9)
+            while now_ns() < deadline and any(self.children[r].poll() is None for r in running):
+                self.listen()
+        for role in waiting:
+            self.children[role].wait()
+        self.listen(0)
+
+    def finish_log(self, report: RunReport) -> None:
+        """Hands the report to the recorder and waits until the log is whole."""
+        recorder = self.children["recorder"]
+        self.event(REPORT_EVENT, json.dumps(report.to_json()))
+        deadline = now_ns() + RECORDER_FINISH_NS
+        while recorder.poll() is None and now_ns() < deadline:
+            self.listen()
+        self.listen(0)
+        if recorder.poll() != 0 and not self.log_error:
+            self.log_error = (
+                str(self.last_words("recorder")) if recorder.poll() is not None else "recorder: did not finish"
+            )
+
+    def report(self, outcome: str, detail: str) -> RunReport:
+        """From what was heard."""
+        watch = self.watch
+        status = watch.status
+        time_s = 0.0 if watch.first_ns is None or watch.last_ns is None else (watch.last_ns - watch.first_ns) * 1e-9
+        driver, governor = watch.counts.get("driver", {}), watch.counts.get("governor", {})
+        decisions = watch.counts.get("navigator", {}).get("ticks", 0)
+        return RunReport(
+            outcome=outcome,
+            detail=detail,
+            time_s=round(time_s, 3),
+            ticks=driver.get("ticks", 0),
+            decisions=decisions,
+            decisions_per_s=round(decisions / time_s, 2) if time_s > 0 else 0.0,
+            decision_ms=summarise(watch.decision_ms),
+            lateness_ms=summarise(watch.lateness_ms),
+            late_ticks=driver.get("late", 0),
+            skipped_ticks=driver.get("skipped", 0),
+            stopped=status is not None and status.stopped,
+            final_speed_mps=0.0 if status is None else round(status.speed_mps, 4),
+            reasons={key: count for key, count in sorted(governor.items()) if key != "dropped"},
+            records_lost=watch.counts.get("recorder", {}).get("lost", 0),
+            log=self.order.log,
+            log_error=self.log_error,
+        )
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[threading.Event]:
+    """An event that SIGINT and SIGTERM set while inside; only the main thread can hear signals."""
+    interrupted = threading.Event()
+
+    def note(_signal: int, _frame: FrameType | None) -> None:
+        interrupted.set()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield interrupted
+        return
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield interrupted
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,94 @@
+"""Policies by name or folder, each imported when it is asked for: baselines need neither torch nor onnxruntime."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+from robonav.errors import PolicyError, explain, nearest
+from robonav.types import Policy, RobotSpec
+
+_WEIGHTS = "checkpoint.safetensors"
+
+
+def pretrained_dir() -> Path:
+    """Folder of the bundles that come with the package, each in a folder of its name."""
+    return Path(__file__).resolve().parent / "pretrained"
+
+
+def known_policies() -> list[str]:
+    """Names that `make_policy` takes, baselines first."""
+    shipped = sorted(p.name for p in pretrained_dir().iterdir() if _kind(p)) if pretrained_dir().is_dir() else []
+    return [*_BASELINES, *shipped]
+
+
+def make_policy(name_or_dir: str | Path, spec: RobotSpec, **options: Any) -> Policy:
+    """The policy of a name (see `known_policies`), a bundle, a run folder or a checkpoint, for a robot.
+
+    Args:
+        name_or_dir: a baseline's name, a name under ``policies/pretrained``, or a path.
+        spec: the robot that it shall drive.
+        options: ``planner`` ("actor" or "mppi") for checkpoints; baselines and bundles take none.
+
+    Raises:
+        PolicyError: unknown name, a folder that holds no policy, or an option that it does not take.
+        CheckpointError, BundleError: the files are there and damaged, or made for another robot.
+    """
+    name = str(name_or_dir)
+    options = {key: value for key, value in options.items() if value is not None}  # None: not set
+    if name in _BASELINES:
+        _refuse(options, f"policy '{name}'")
+        return _BASELINES[name](spec)
+    # a name like "quick" may be a folder here and a shipped bundle: the one that the user can see wins
+    for path in (Path(name), pretrained_dir() / name):
+        kind = _kind(path)
+        if kind == "bundle":
+            from policies import bundle_policy
+
+            _refuse(options, f"bundle {path}")
+            return cast(Policy, bundle_policy.load(path, spec))
+        if kind == "checkpoint":
+            from policies import world_model_policy
+
+            return cast(Policy, world_model_policy.load(path, spec, **options))
+    if Path(name).exists():
+        expected = f"a bundle (bundle.json), a run folder or a checkpoint ({_WEIGHTS})"
+        raise PolicyError(explain(f"policy '{name}'", expected, "something else", "check the path"))
+    raise PolicyError(f"policy '{name}': no such name or path; {nearest(name, known_policies())}")
+
+
+def _kind(path: Path) -> str | None:
+    """Whether a path holds a "bundle", a "checkpoint" or neither (None)."""
+    if path.is_file():
+        return "checkpoint" if path.suffix == ".safetensors" else None
+    if any((path / name).is_file() for name in ("bundle.json", "policy.onnx")):
+        return "bundle"
+    if (path / _WEIGHTS).is_file() or (path / "checkpoints").is_dir():
+        return "checkpoint"
+    return None
+
+
+def _refuse(options: dict[str, Any], where: str) -> None:
+    """Refuses all options.
+
+    Raises:
+        PolicyError: there is one.
+    """
+    if options:
+        raise PolicyError(explain(where, "no options", ", ".join(sorted(options)), "options are for checkpoints"))
+
+
+def _random(spec: RobotSpec) -> Policy:
+    from policies.random_policy import RandomPolicy
+
+    return RandomPolicy(spec)
+
+
+def _astar(spec: RobotSpec) -> Policy:
+    from policies.pursuit import PursuitPolicy
+
+    return PursuitPolicy(spec)
+
+
+_BASELINES: dict[str, Callable[[RobotSpec], Policy]] = {"random": _random, "astar": _astar}

@@ -1,0 +1,99 @@
+"""The trained agent as a `Policy`: from a checkpoint, by torch, acting on the actor's mean or planning by imagination."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+
+from robonav.errors import PolicyError, explain
+from robonav.imagination.agent import Agent, AgentState
+from robonav.learning.checkpoint import load_agent
+from robonav.planning.mppi import MPPIConfig, PlannerState, initial_planner_state, plan
+from robonav.planning.situation import Situation, SituationTracker
+from robonav.types import Decision, Float, Observation, PolicyInput, RobotSpec, VelocityCommand, policy_input_shapes
+
+COMMAND_LIFE_NS = 250_000_000
+Planner = Literal["actor", "mppi"]
+
+
+class WorldModelPolicyState(NamedTuple):
+    """Everything that is carried between ticks."""
+
+    situation: Situation
+    agent: AgentState
+    planner: PlannerState
+    first: bool
+
+
+class WorldModelPolicy:
+    """Acts with a trained agent."""
+
+    def __init__(
+        self, agent: Agent, spec: RobotSpec, planner: Planner = "actor", config: MPPIConfig | None = None, name: str = ""
+    ) -> None:
+        self.agent, self.spec, self.planner = agent, spec, planner
+        self.config = config or MPPIConfig()
+        self.name = name or planner
+        self.tracker = SituationTracker(spec)
+
+    def reset(self, seed: int) -> WorldModelPolicyState:
+        """State at an episode's start; the seed drives the planner's noise."""
+        planner = initial_planner_state(self.config, seed * 100_003)
+        return WorldModelPolicyState(self.tracker.reset(), self.agent.initial_state(1), planner, True)
+
+    @torch.no_grad()
+    def act(self, state: WorldModelPolicyState, observation: Observation) -> tuple[WorldModelPolicyState, Decision]:
+        """One tick: latent = encode(observation), memory advanced, then the actor or the planner decides."""
+        situation = self.tracker.update(state.situation, observation)
+        inputs = to_tensors(self.tracker.policy_input(situation, observation))
+        previous = torch.from_numpy(self.spec.velocity_to_action(observation.last_command)).float()[None]
+        step = self.agent.step(state.agent, inputs, previous, torch.tensor([float(state.first)]))
+        action, planner, why, path, details = step.action[0], state.planner, "actor", None, {}
+        if self.planner == "mppi":
+            found = plan(self.agent, step.state, state.planner, self.config)
+            action, planner, why = found.action, found.state, found.why
+            path = imagined_path(observation, found.actions.numpy(), self.spec)
+            details = {"score": found.score, "rejected": float(found.rejected)}
+        velocity = self.spec.action_to_velocity(action.numpy())
+        command = VelocityCommand.of(velocity, observation.stamp_ns + COMMAND_LIFE_NS)
+        decision = Decision(command, float(step.value[0]), why, situation.route_odom_m, path, details)
+        return WorldModelPolicyState(situation, step.state, planner, False), decision
+
+
+def to_tensors(policy_input: PolicyInput) -> dict[str, torch.Tensor]:
+    """`PolicyInput` arrays as tensors with a batch of one."""
+    return {name: torch.from_numpy(np.ascontiguousarray(array))[None] for name, array in policy_input.arrays().items()}
+
+
+def imagined_path(observation: Observation, actions: Float, spec: RobotSpec) -> Float:
+    """Where a plan (L, 3) of normalised actions leads in odom, by dead reckoning: (L + 1, 2)."""
+    x, y, yaw = (float(v) for v in observation.pose_odom_base)
+    points = [(x, y)]
+    for vx, vy, yaw_rate in spec.action_to_velocity(actions):
+        yaw += yaw_rate * spec.dt_s / 2
+        x += (vx * np.cos(yaw) - vy * np.sin(yaw)) * spec.dt_s
+        y += (vx * np.sin(yaw) + vy * np.cos(yaw)) * spec.dt_s
+        yaw += yaw_rate * spec.dt_s / 2
+        points.append((x, y))
+    return np.array(points, np.float32)
+
+
+def load(path: str | Path, spec: RobotSpec, planner: Planner = "actor") -> WorldModelPolicy:
+    """The policy of a run folder or a checkpoint file.
+
+    Raises:
+        CheckpointError: missing or damaged.
+        PolicyError: trained for a robot with other sensors or limits, or an unknown planner.
+    """
+    if planner not in ("actor", "mppi"):
+        raise PolicyError(explain("planner", "'actor' or 'mppi'", repr(planner)))
+    checkpoint = load_agent(path)
+    trained = checkpoint.spec
+    if policy_input_shapes(trained) != policy_input_shapes(spec) or trained.lidar != spec.lidar:
+        raise PolicyError(
+            explain(f"{path}", f"the sensors of robot '{trained.name}'", f"those of '{spec.name}'", "train for this robot")
+        )
+    return WorldModelPolicy(checkpoint.agent, spec, planner, name=f"{Path(path).name}:{planner}")

@@ -1,0 +1,231 @@
+"""Runs on real processes: however they end, the robot stands, the log is readable, and no process is left."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from deploy import wire
+from deploy.config import DeployConfig, SupervisorConfig
+from deploy.log_reader import Log, read_log
+from deploy.report import RunReport
+from deploy.supervisor import run
+from robonav.errors import RobonavError
+
+POINT = "deploy.drivers:PointDriver"
+FAR = {"goal_m": [4.0, 0.5]}
+ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds processes through /proc")
+
+
+def workers(parent: int | None = None) -> dict[str, int]:
+    """Role to process id of a run's processes, of one parent or of any."""
+    found = {}
+    for folder in Path("/proc").iterdir():
+        with contextlib.suppress(OSError, IndexError):
+            if not folder.name.isdigit():
+                continue
+            words = (folder / "cmdline").read_bytes().split(b"\0")
+            if b"deploy.processes" not in words:
+                continue
+            status = (folder / "stat").read_text().rsplit(")", 1)[1].split()
+            if status[0] != "Z" and parent in (None, int(status[1])):
+                found[words[words.index(b"deploy.processes") + 1].decode()] = int(folder.name)
+    return found
+
+
+class Once:
+    """Does something once, when the robot moves."""
+
+    def __init__(self, what: Callable[[], None]) -> None:
+        self.what = what
+        self.done_speed_mps: float | None = None
+
+    def __call__(self, status: wire.StatusMsg) -> None:
+        if self.done_speed_mps is None and status.speed_mps > 0.5:
+            self.done_speed_mps = status.speed_mps
+            self.what()
+
+
+def send(role: str, number: signal.Signals) -> Once:
+    return Once(lambda: os.kill(workers(os.getpid())[role], number))
+
+
+def run_far(bundle: Path, log: Path, once: Once | None, **options: object) -> tuple[RunReport, Log]:
+    config = DeployConfig(time_limit_s=20.0, supervisor=SupervisorConfig(stop_timeout_s=1.5))
+    report = run(bundle, POINT, log, driver_kwargs={**FAR, **options}, config=config, on_status=once)
+    if once is not None:
+        assert once.done_speed_mps is not None
+    assert workers(os.getpid()) == {}
+    read = read_log(log)
+    assert read.damage == ""
+    assert json.loads(read.metadata["robonav.report"]["report"])["outcome"] == report.outcome
+    return report, read
+
+
+def test_arrival(arrival: RunReport) -> None:
+    assert arrival.outcome == "success"
+    assert arrival.success
+    assert arrival.stopped
+    assert arrival.final_speed_mps < 0.05
+    assert arrival.records_lost == 0
+    assert arrival.decisions >= arrival.ticks - 2
+    assert arrival.decision_ms.count == arrival.decisions
+    assert arrival.reasons["acceleration"] > 0
+    log = read_log(arrival.log)
+    assert log.of(wire.StatusMsg)[-1].stopped
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_with_a_stopped_robot(tiny_bundle: Path, tmp_path: Path, number: signal.Signals) -> None:
+    report, _ = run_far(tiny_bundle, tmp_path / "a.mcap", Once(lambda: os.kill(os.getpid(), number)))
+    assert report.outcome == "interrupted"
+    assert report.stopped
+
+
+def test_a_killed_navigator_ends_with_a_stopped_robot(tiny_bundle: Path, tmp_path: Path) -> None:
+    report, log = run_far(tiny_bundle, tmp_path / "a.mcap", send("navigator", signal.SIGKILL))
+    assert report.outcome == "navigator lost"
+    assert "SIGKILL" in report.detail
+    assert report.stopped
+    assert any("navigator lost" in e.text for e in log.of(wire.EventMsg))
+
+
+def test_a_killed_governor_ends_with_a_stopped_robot(tiny_bundle: Path, tmp_path: Path) -> None:
+    report, _ = run_far(tiny_bundle, tmp_path / "a.mcap", send("governor", signal.SIGKILL))
+    assert report.outcome == "governor lost"
+    assert report.stopped
+
+
+def test_a_killed_driver_is_in_the_log_and_everything_ends(tiny_bundle: Path, tmp_path: Path) -> None:
+    """The simulated robot is gone with its process: nobody can confirm that it stands."""
+    report, log = run_far(tiny_bundle, tmp_path / "a.mcap", send("driver", signal.SIGKILL))
+    assert report.outcome == "driver lost"
+    assert not report.stopped
+    assert any("driver lost" in e.text for e in log.of(wire.EventMsg))
+
+
+def test_a_frozen_navigator_is_ramped_down_by_the_governor(tiny_bundle: Path, tmp_path: Path) -> None:
+    report, log = run_far(tiny_bundle, tmp_path / "a.mcap", send("navigator", signal.SIGSTOP))
+    assert report.outcome == "navigator lost"
+    assert "silent" in report.detail
+    assert report.reasons["expired"] > 0
+    assert report.stopped
+    # It stood long before the supervisor gave up on the navigator.
+    last = log.of(wire.GovernedMsg)[-1]
+    assert not wire.velocity_of(last).any()
+
+
+def test_a_frozen_governor_is_outlived_by_the_drivers_own_expiry(tiny_bundle: Path, tmp_path: Path) -> None:
+    report, log = run_far(tiny_bundle, tmp_path / "a.mcap", send("governor", signal.SIGSTOP))
+    assert report.outcome == "governor lost"
+    assert report.stopped
+    assert "expired" in {e.kind for e in log.of(wire.EventMsg)}
+
+
+def test_a_driver_that_fails_while_driving_ends_the_run_with_its_line(tiny_bundle: Path, tmp_path: Path) -> None:
+    report, log = run_far(tiny_bundle, tmp_path / "a.mcap", None, fail_after_s=0.8)
+    assert report.outcome == "driver lost"
+    assert report.detail == "point robot: the sensor failed, as it was told to"
+    assert "failed" in {e.kind for e in log.of(wire.EventMsg)}
+
+
+def test_the_time_limit_ends_a_run_that_goes_nowhere(tiny_bundle: Path, tmp_path: Path) -> None:
+    config = DeployConfig(time_limit_s=1.0)
+    report = run(tiny_bundle, "deploy.drivers:NullDriver", tmp_path / "a.mcap", config=config)
+    assert report.outcome == "timeout"
+    assert report.stopped
+    assert not report.success
+    poses = [wire.unpack_array(o.pose_odom_base, "pose") for o in read_log(report.log).of(wire.ObservationMsg)]
+    assert len(poses) >= 5
+    assert not np.any(poses)
+
+
+def test_a_killed_supervisor_leaves_a_readable_log_and_no_process(tiny_bundle: Path, tmp_path: Path) -> None:
+    log = tmp_path / "a.mcap"
+    command = f"""
+from deploy.supervisor import run
+run({str(tiny_bundle)!r}, {POINT!r}, {str(log)!r}, driver_kwargs={FAR!r},
+    on_status=lambda status: print("moving" if status.speed_mps > 0.5 else "", flush=True))
+"""
+    with subprocess.Popen([sys.executable, "-c", command], cwd=ROOT, stdout=subprocess.PIPE, text=True) as supervisor:
+        assert supervisor.stdout is not None
+        for line in supervisor.stdout:
+            if line.strip() == "moving":
+                break
+        ids = set(workers(supervisor.pid).values())
+        supervisor.kill()
+    assert len(ids) == 4
+    deadline = time.monotonic() + 15
+    while time.monotonic() < deadline and ids & set(workers().values()):
+        time.sleep(0.05)
+    assert not ids & set(workers().values())
+    read = read_log(log)
+    assert read.damage == ""
+    assert "supervisor lost" in read.metadata["robonav.report"]["report"]
+    assert read.of(wire.DecisionMsg)
+
+
+def test_ctrl_c_in_a_terminal_reaches_all_processes_and_ends_well(tiny_bundle: Path, tmp_path: Path) -> None:
+    log = tmp_path / "a.mcap"
+    program = "import sys; from robonav.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    words = ["run", "--bundle", str(tiny_bundle), "--driver", "null", "--log", str(log), "--json"]
+    with subprocess.Popen(
+        [sys.executable, "-c", program, *words],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as child:
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline and (not log.exists() or log.stat().st_size < 8000):
+            time.sleep(0.05)
+        os.killpg(child.pid, signal.SIGINT)
+        out, errors = child.communicate(timeout=30)
+    assert child.returncode == 130
+    assert json.loads(out)["outcome"] == "interrupted"
+    assert json.loads(out)["stopped"]
+    assert errors == ""
+    assert read_log(log).damage == ""
+
+
+@pytest.mark.parametrize(
+    ("driver", "kwargs", "word"),
+    [
+        ("no.such:thing", {}, "no.such:thing"),
+        ("deploy.drivers:Nothing", {}, "Nothing"),
+        ("deploy.timing:now_ns", {}, "robonav.types.Driver"),
+        (POINT, {"robot": "zebra"}, "zebra"),
+    ],
+)
+def test_a_driver_that_cannot_be_made_is_one_line(
+    tiny_bundle: Path, tmp_path: Path, driver: str, kwargs: dict[str, str], word: str
+) -> None:
+    with pytest.raises(RobonavError, match=word) as error:
+        run(tiny_bundle, driver, tmp_path / "a.mcap", driver_kwargs=kwargs)
+    assert "\n" not in str(error.value)
+    assert workers(os.getpid()) == {}
+
+
+def test_a_robot_that_the_bundle_does_not_fit_is_one_line(tiny_bundle: Path, tmp_path: Path) -> None:
+    from robonav.config import load_robot
+
+    with pytest.raises(RobonavError, match="vx_max_mps"):
+        run(tiny_bundle, POINT, tmp_path / "a.mcap", robot=replace(load_robot("a1"), vx_max_mps=3.0))
+
+
+def test_a_log_that_cannot_be_written_is_one_line_before_anything_starts(tiny_bundle: Path, tmp_path: Path) -> None:
+    with pytest.raises(RobonavError, match="Is a directory"):
+        run(tiny_bundle, POINT, tmp_path)

@@ -1,0 +1,134 @@
+"""Training: resume continues exactly, worker processes change nothing, and bad checkpoints are refused in one line."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from counting_env import SPEC, CountingFactory
+from tiny import AGENT, tiny_config
+
+from robonav.errors import CheckpointError, RobonavError
+from robonav.learning.checkpoint import RESUME_FILE, WEIGHTS_FILE, load_agent, load_tensors
+from robonav.learning.collector import CollectorPool, InProcessPool
+from robonav.learning.config import TrainConfig
+from robonav.learning.trainer import Trainer, train, worker_configs
+
+
+def run(config: TrainConfig, folder: Path, resume: bool = False, pool: object = InProcessPool) -> Trainer:
+    return train(config, SPEC, CountingFactory(), folder, resume, pool)  # type: ignore[arg-type]
+
+
+def assert_same(a: Trainer, b: Trainer) -> None:
+    for x, y in ((a.agent, b.agent), (a.average, b.average)):
+        theirs = y.state_dict()
+        assert all(torch.equal(v, theirs[k]) for k, v in x.state_dict().items())
+    assert a.counters.env_steps == b.counters.env_steps
+    ours, others = a.replay.state(), b.replay.state()
+    assert all(np.array_equal(ours[k], others[k]) for k in ours)
+
+
+def test_resumed_run_equals_the_uninterrupted_one(tmp_path: Path) -> None:
+    whole = run(tiny_config(updates=12), tmp_path / "whole")
+    run(tiny_config(updates=4), tmp_path / "parts")
+    resumed = run(tiny_config(updates=12), tmp_path / "parts", resume=True)
+    assert resumed.counters.updates == 12
+    assert_same(whole, resumed)
+
+
+def test_worker_processes_give_what_the_single_process_gives(tmp_path: Path) -> None:
+    config = tiny_config(updates=4)
+    assert_same(run(config, tmp_path / "a"), run(config, tmp_path / "b", pool=CollectorPool))
+
+
+def test_another_seed_gives_another_run(tmp_path: Path) -> None:
+    a, b = (run(tiny_config(updates=4, seed=s), tmp_path / str(s)) for s in (1, 2))
+    assert any(not torch.equal(v, b.agent.state_dict()[k]) for k, v in a.agent.state_dict().items())
+
+
+def test_updates_learn_to_predict_reward_and_continuation() -> None:
+    trainer = Trainer(tiny_config(), SPEC)
+    pool = InProcessPool(worker_configs(trainer.config, SPEC, [0, 0]), CountingFactory())
+    pool.request(0, 100, None)
+    trainer.replay.add(pool.receive()[0])
+    losses = [trainer.update() for _ in range(120)]
+    early, late = (np.mean([x["model"] for x in part]) for part in (losses[:10], losses[-10:]))
+    assert late < 0.5 * early
+    assert all(np.isfinite(list(x.values())).all() for x in losses)
+
+
+def test_checkpoint_rebuilds_the_agent_and_its_step(tmp_path: Path) -> None:
+    trainer = run(tiny_config(updates=4), tmp_path)
+    loaded = load_agent(tmp_path)
+    assert loaded.spec == SPEC
+    assert loaded.agent.config == AGENT
+    assert loaded.info["updates"] == 4
+    theirs = loaded.agent.state_dict()
+    assert all(torch.equal(v, theirs[k]) for k, v in trainer.average.state_dict().items())
+
+
+def test_starting_over_a_run_is_refused(tmp_path: Path) -> None:
+    run(tiny_config(updates=4), tmp_path)
+    with pytest.raises(CheckpointError, match="--resume"):
+        run(tiny_config(updates=4), tmp_path)
+
+
+def test_resuming_with_another_config_names_the_key_and_leaves_the_run_alone(tmp_path: Path) -> None:
+    run(tiny_config(updates=4), tmp_path)
+    before = (tmp_path / "config.json").read_bytes()
+    with pytest.raises(CheckpointError, match="'batch' differs"):
+        run(replace(tiny_config(updates=8), batch=3), tmp_path, resume=True)
+    assert (tmp_path / "config.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut", "flipped header", "empty", "other file"])
+def test_damaged_checkpoints_are_one_line(tmp_path: Path, damage: str) -> None:
+    run(tiny_config(updates=4), tmp_path)
+    path = tmp_path / WEIGHTS_FILE
+    data = path.read_bytes()
+    if damage == "missing":
+        path.unlink()
+    elif damage == "other file":
+        path.write_bytes((tmp_path / RESUME_FILE).read_bytes())
+    else:
+        path.write_bytes({"cut": data[: len(data) // 2], "flipped header": b"\xff" + data[1:], "empty": b""}[damage])
+    with pytest.raises(CheckpointError) as error:
+        load_agent(tmp_path)
+    assert "\n" not in str(error.value)
+    assert WEIGHTS_FILE in str(error.value)
+
+
+def test_weights_of_another_architecture_name_the_tensor(tmp_path: Path) -> None:
+    from robonav.learning.checkpoint import load_weights, save_agent
+
+    run(tiny_config(updates=4), tmp_path)
+    tensors, _ = load_tensors(tmp_path / WEIGHTS_FILE)
+    other = replace(AGENT, behavior=replace(AGENT.behavior, hidden=32))
+    save_agent(tmp_path / "mixed.safetensors", tensors, other, SPEC, {})
+    with pytest.raises(CheckpointError, match=r"behavior\.actor\.net\.0\.weight: expected \(32, 32\), got \(16, 32\)"):
+        load_agent(tmp_path / "mixed.safetensors")
+    with pytest.raises(CheckpointError, match="got nothing"):
+        load_weights(load_agent(tmp_path).agent, {}, "x")
+
+
+class FailingFactory(CountingFactory):
+    """Its environments cannot be made."""
+
+    def __call__(self, scene: str) -> object:  # type: ignore[override]
+        raise RobonavError(f"scene {scene}: no such scene")
+
+
+def test_a_worker_that_fails_ends_the_run_with_its_own_words(tmp_path: Path) -> None:
+    with pytest.raises(RobonavError, match="scene a: no such scene"):
+        train(tiny_config(), SPEC, FailingFactory(), tmp_path)
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_weights_change() -> None:
+    trainer = Trainer(tiny_config(), SPEC)
+    before = [p.clone() for p in trainer.agent.parameters()]
+    with pytest.raises(RobonavError, match="loss is nan"):
+        trainer._apply(trainer.model_optimizer, torch.tensor(float("nan"), requires_grad=True), "world model")
+    assert all(torch.equal(a, b) for a, b in zip(before, trainer.agent.parameters(), strict=True))

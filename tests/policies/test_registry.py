@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from policies.pursuit import PursuitPolicy
+from policies.random_policy import RandomPolicy
+from policies.registry import known_policies, make_policy
+from robonav.errors import PolicyError
+from robonav.types import RobotSpec
+
+
+def test_baselines_by_name(a1: RobotSpec) -> None:
+    assert isinstance(make_policy("random", a1), RandomPolicy)
+    assert isinstance(make_policy("astar", a1), PursuitPolicy)
+    assert isinstance(make_policy("astar", a1, planner=None), PursuitPolicy)
+    assert {"random", "astar"} <= set(known_policies())
+
+
+def test_an_unknown_name_is_refused_with_the_nearest(a1: RobotSpec) -> None:
+    with pytest.raises(PolicyError, match=r"'astr'.*did you mean 'astar'"):
+        make_policy("astr", a1)
+    with pytest.raises(PolicyError, match=r"known: .*astar.*random"):
+        make_policy("zzzzzzzz", a1)
+
+
+def test_a_folder_without_a_policy_is_refused(a1: RobotSpec, tmp_path: Path) -> None:
+    with pytest.raises(PolicyError, match=r"expected a bundle"):
+        make_policy(tmp_path, a1)
+    (tmp_path / "notes.txt").write_text("x")
+    with pytest.raises(PolicyError, match=r"expected a bundle"):
+        make_policy(tmp_path / "notes.txt", a1)
+
+
+def test_baselines_take_no_planner(a1: RobotSpec) -> None:
+    with pytest.raises(PolicyError, match="planner"):
+        make_policy("astar", a1, planner="mppi")
+
+
+def test_baselines_load_neither_torch_nor_onnxruntime() -> None:
+    code = (
+        "import sys; from policies.registry import make_policy; from robonav.config import load_robot\n"
+        "for name in ('random', 'astar'): make_policy(name, load_robot('a1'))\n"
+        "sys.exit(any(m in sys.modules for m in ('torch', 'onnxruntime', 'pybullet')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
