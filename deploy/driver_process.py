@@ -35,7 +35,10 @@ def make_driver(factory: str, kwargs: Mapping[str, Any]) -> Driver:
         maker = getattr(importlib.import_module(module_name), name)
     except (ModuleNotFoundError, AttributeError, ValueError) as error:
         raise LinkError(explain(f"driver '{factory}'", "module:function that can be imported", str(error))) from None
-    driver = maker(**kwargs)
+    try:
+        driver = maker(**kwargs)
+    except TypeError as error:  # another number or other names of arguments
+        raise LinkError(explain(f"driver '{factory}'", f"arguments {sorted(kwargs)} to fit", str(error))) from None
     if not isinstance(driver, Driver):
         raise LinkError(explain(f"driver '{factory}'", "a robonav.types.Driver", type(driver).__name__))
     return driver

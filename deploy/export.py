@@ -127,7 +127,7 @@ def synthetic_ticks(spec: RobotSpec, count: int = PARITY_TICKS, seed: int = 0) -
         tick["scan_m"] = np.clip(2.5 * np.exp(0.5 * drift), 0.1, spec.lidar.range_m).astype(np.float32)
         tick["local_map"] = image.astype(np.uint8) * 255
         tick["present"] = (rng.random(shapes["present"]) > 0.05).astype(np.float32)
-        tick["reset"] = np.float32(t % 67 == 0)
+        tick["reset"] = np.array(t % 67 == 0, np.float32)
         ticks.append(tick)
     return ticks
 
@@ -167,10 +167,11 @@ def export(
 def model_card(name: str, checkpoint: Checkpoint, notes: str) -> str:
     """Markdown: what the model is, how it came to be, and what it is not for."""
     info, config = checkpoint.info, checkpoint.agent.config
-    live = [p for n, p in checkpoint.agent.named_parameters() if "slow_critic" not in n]
-    parameters = sum(p.numel() for p in live)
-    backbone = config.model.backbone
-    spec = checkpoint.spec
+    parameters = sum(p.numel() for n, p in checkpoint.agent.named_parameters() if "slow_critic" not in n)
+    model, backbone, spec = config.model, config.model.backbone, checkpoint.spec
+    latents = f"{model.groups} x {model.classes} categorical latents ({model.sampled_groups} of them sampled)"
+    memory = f"backbone `{backbone.pattern}` (Mamba-3), d_model {backbone.d_model}, d_state {backbone.d_state}"
+    budget = f"{info.get('updates', '?')} updates on {info.get('env_steps', '?')} environment steps"
     return f"""# {name}
 
 A navigator for the robot `{spec.name}`: lidar ({spec.lidar.beams} beams), local map, route waypoints and body state in,
@@ -178,9 +179,9 @@ a velocity command out, at {spec.rate_hz:g} Hz.
 
 | | |
 |---|---|
-| world model | {config.model.groups} x {config.model.classes} categorical latents, backbone `{backbone.pattern}` (Mamba-3), d_model {backbone.d_model}, d_state {backbone.d_state} |
+| world model | {latents}, {memory} |
 | parameters | {parameters / 1e6:.2f} M, with critic and decoders; the graph holds what the actor needs |
-| training | {info.get("updates", "?")} updates on {info.get("env_steps", "?")} environment steps in {info.get("minutes", "?")} minutes, seed {info.get("seed", "?")} |
+| training | {budget} in {info.get("minutes", "?")} minutes, seed {info.get("seed", "?")} |
 | data | generated rooms only (`configs/train/quick.toml`); no recorded human or robot data |
 | graph | ONNX opset {OPSET}, fp32, batch 1, explicit state |
 

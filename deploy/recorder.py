@@ -158,16 +158,23 @@ class _Sink:
 def run_recorder(station: Station) -> None:
     """The recorder's process: writes what comes until the supervisor's report, or until the supervisor is gone.
 
+    The file is opened when the run begins: one that cannot start leaves an older log as it is.
+
     Raises:
         LogError: the log could not be written to its end.
     """
     order = station.order
     source = station.link.receive_records(station.address("record"))
+    station.counts.update(messages=0, lost=0)
+    station.heard_nothing_yet()
+    while (word := station.word()) == "wait":
+        station.beat("ready")
+        transport.wait([station.control], POLL_NS)
+    if word == "stop":
+        return
     writer = LogWriter(order.log, order.config.recorder, order.metadata)
     next_sequence: dict[str, int] = {}
     report: str | None = None
-    station.counts.update(messages=0, lost=0)
-    station.heard_nothing_yet()
     while report is None:
         station.beat("ready")
         transport.wait([source], POLL_NS)

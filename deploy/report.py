@@ -58,8 +58,11 @@ def check_log_path(log: str | Path) -> None:
     path = Path(log)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        existed = path.exists()
         with path.open("ab"):
             pass
+        if not existed:
+            path.unlink()
     except OSError as error:
         raise LogError(f"{path}: cannot write a log here: {error.strerror}; choose another path") from None
 

@@ -28,6 +28,7 @@ from deploy.report import COLLISION, INTERRUPTED, SUCCESS, TIMEOUT, RunReport, c
 from deploy.station import Order, error_file
 from deploy.timing import now_ns, summarise
 from policies.bundle import load_bundle
+from policies.contract import check_robot
 from robonav.config import to_mapping
 from robonav.errors import LinkError, LogError, RobonavError
 from robonav.types import RobotSpec
@@ -68,6 +69,8 @@ def run(
     """
     loaded = load_bundle(bundle)
     config = config or DeployConfig()
+    robot = robot or loaded.contract.robot
+    check_robot(loaded.contract, robot)
     folder = transport.private_folder()
     try:
         check_log_path(log)
@@ -76,13 +79,13 @@ def run(
             supervisor_pid=os.getpid(),
             episode=1,
             seed=seed,
-            robot=robot or loaded.contract.robot,
+            robot=robot,
             config=config,
             bundle=str(Path(bundle).resolve()),
             driver=driver,
             log=str(Path(log).resolve()),
             driver_kwargs=dict(driver_kwargs or {}),
-            metadata=run_metadata(loaded, robot or loaded.contract.robot, driver, config, seed, labels or {}),
+            metadata=run_metadata(loaded, robot, driver, config, seed, labels or {}),
         )
         with transport.Link() as link, _signals() as interrupted:
             return _Run(order, link, interrupted, on_status).to_the_end()

@@ -1,4 +1,4 @@
-"""The trained agent as a `Policy`: from a checkpoint, by torch, acting on the actor's mean or planning by imagination."""
+"""The trained agent as a `Policy`: from a checkpoint, by torch, on the actor's mean or planning by imagination."""
 
 from __future__ import annotations
 
@@ -32,7 +32,12 @@ class WorldModelPolicy:
     """Acts with a trained agent."""
 
     def __init__(
-        self, agent: Agent, spec: RobotSpec, planner: Planner = "actor", config: MPPIConfig | None = None, name: str = ""
+        self,
+        agent: Agent,
+        spec: RobotSpec,
+        planner: Planner = "actor",
+        config: MPPIConfig | None = None,
+        name: str = "",
     ) -> None:
         self.agent, self.spec, self.planner = agent, spec, planner
         self.config = config or MPPIConfig()
@@ -94,6 +99,8 @@ def load(path: str | Path, spec: RobotSpec, planner: Planner = "actor") -> World
     trained = checkpoint.spec
     if policy_input_shapes(trained) != policy_input_shapes(spec) or trained.lidar != spec.lidar:
         raise PolicyError(
-            explain(f"{path}", f"the sensors of robot '{trained.name}'", f"those of '{spec.name}'", "train for this robot")
+            explain(
+                f"{path}", f"the sensors of robot '{trained.name}'", f"those of '{spec.name}'", "train for this robot"
+            )
         )
     return WorldModelPolicy(checkpoint.agent, spec, planner, name=f"{Path(path).name}:{planner}")

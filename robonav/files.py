@@ -37,7 +37,9 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         aside.chmod(0o644)
         aside.replace(target)
     except OSError as error:
-        raise RobonavError(f"{target}: cannot write ({error.strerror}); free some space or choose another path") from error
+        raise RobonavError(
+            f"{target}: cannot write ({error.strerror}); free some space or choose another path"
+        ) from error
     finally:
         aside.unlink(missing_ok=True)
 

@@ -44,7 +44,7 @@ class LidarSpec:
     @property
     def angles_rad(self) -> NDArray[np.float64]:
         """(beams,) directions in the base frame."""
-        return self.angle_min_rad + self.increment_rad * np.arange(self.beams)
+        return np.asarray(self.angle_min_rad + self.increment_rad * np.arange(self.beams), dtype=np.float64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +151,8 @@ class Observation:
             got = np.shape(value)
             if got != shape:
                 where = f"{name} for robot '{spec.name}'"
-                raise ShapeError(explain(where, shape, got, f"set the sensor's size in configs/robots/{spec.name}.toml"))
+                do = f"set the sensor's size in configs/robots/{spec.name}.toml"
+                raise ShapeError(explain(where, shape, got, do))
             if not np.isfinite(value).all():
                 raise ShapeError(explain(f"{name} for robot '{spec.name}'", "finite numbers", "NaN or Inf"))
 

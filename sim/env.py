@@ -30,7 +30,7 @@ class RewardConfig:
 
     success: float = 1.0
     collision: float = -1.0
-    progress_per_m: float = 0.1  # of the geodesic distance to the goal
+    progress_per_m: float = 0.25  # of the geodesic distance to the goal
     step: float = -0.005
     near: float = -0.03  # at contact, falling linearly to 0 at `near_range_m`
     near_range_m: float = 0.2

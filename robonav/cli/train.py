@@ -52,7 +52,9 @@ def main(argv: list[str]) -> int:
     """Entry point; 0 on success."""
     preset = _preset(argv)
     config = load_config(TrainConfig, find_config("train", preset))
-    args = parse(TrainArgs, argv, "robonav train", DESCRIPTION, EXAMPLES, default=TrainArgs(preset=preset, config=config))
+    args = parse(
+        TrainArgs, argv, "robonav train", DESCRIPTION, EXAMPLES, default=TrainArgs(preset=preset, config=config)
+    )
     spec = load_robot(args.config.robot)
 
     import sim

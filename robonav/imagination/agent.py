@@ -83,8 +83,10 @@ class Agent(nn.Module):
     def step(
         self, state: AgentState, inputs: Inputs, action_prev: Tensor, reset: Tensor, noise: Tensor | None = None
     ) -> Step:
-        """One tick. `noise` (B,) scales exploration: 1 samples the actor, 0 takes its mean; None means 0 and no
-        sampling anywhere."""
+        """One tick.
+
+        `noise` (B,) scales exploration: 1 samples the actor, 0 takes its mean; None means no sampling anywhere.
+        """
         features, state = self.observe(state, inputs, action_prev, reset, sample=noise is not None)
         policy = self.behavior.actor(features)
         action = policy.mean

@@ -104,7 +104,9 @@ def load_weights(agent: torch.nn.Module, tensors: Mapping[str, Tensor], where: s
         got = tensors.get(name)
         if got is None or got.shape != own.shape:
             shown = "nothing" if got is None else tuple(got.shape)
-            raise CheckpointError(explain(f"{where}: {name}", tuple(own.shape), shown, "use the config it was trained with"))
+            raise CheckpointError(
+                explain(f"{where}: {name}", tuple(own.shape), shown, "use the config it was trained with")
+            )
     agent.load_state_dict({name: tensors[name] for name in agent.state_dict()})
 
 

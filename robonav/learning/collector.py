@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
+import cv2
 import gymnasium as gym
 import numpy as np
 import torch
@@ -129,10 +130,7 @@ class Collector:
                     self.now[i], self.fresh[i] = self._reset(i), False
             inputs = {k: np.stack([now["observation"][k] for now in self.now]) for k in self.names}
             first = np.array([now["first"] for now in self.now], np.float32)
-            if weights is None:
-                action = self._random_action(rng)
-            else:
-                action = self._policy_action(inputs, first, noise)
+            action = self._random_action(rng) if weights is None else self._policy_action(inputs, first, noise)
             self.last_action = action
             scalars = {k: np.array([now[k] for now in self.now], np.float32) for k in ("reward", "first", "terminal")}
             rows.append({**inputs, **scalars, "action": action})
@@ -167,6 +165,7 @@ class Collector:
 def _work(connection: Connection, config: WorkerConfig, env_factory: EnvFactory) -> None:
     """A worker's life: answers requests until it is told to stop or the learner is gone."""
     torch.set_num_threads(1)
+    cv2.setNumThreads(1)
     collector: Collector | None = None
     try:
         collector = Collector(config, env_factory)
@@ -181,7 +180,7 @@ def _work(connection: Connection, config: WorkerConfig, env_factory: EnvFactory)
         pass  # the learner is gone or the user stopped it: nothing is left to do
     except RobonavError as error:
         connection.send(error)
-    except Exception:
+    except Exception:  # noqa: BLE001 (whatever it was, the learner has to hear of it)
         connection.send(RobonavError(f"collector {config.index} failed: {traceback.format_exc(limit=-2)}"))
     finally:
         if collector is not None:

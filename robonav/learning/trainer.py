@@ -8,7 +8,7 @@ import json
 import math
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -84,14 +84,14 @@ class Trainer:
         self.rng = np.random.default_rng(config.seed)
         self.agent = Agent(config.agent, spec)
         self.average = copy.deepcopy(self.agent).requires_grad_(False)
-        o = config.optimizer
-        kind = {"weight_decay": o.weight_decay, "betas": (0.9, 0.99), "eps": 1e-8, "fused": True}
-        self.model_optimizer = torch.optim.AdamW(self.agent.model.parameters(), lr=o.model_lr, **kind)
-        self.behavior_optimizer = torch.optim.AdamW(
-            self.agent.behavior.trained_parameters(), lr=o.behavior_lr, **kind
-        )
+        self.model_optimizer = self._adamw(self.agent.model.parameters(), config.optimizer.model_lr)
+        self.behavior_optimizer = self._adamw(self.agent.behavior.trained_parameters(), config.optimizer.behavior_lr)
         self.replay = Replay(spec, config.streams, max(config.length, config.replay_steps // config.streams))
         self.counters = Counters(episodes=[0] * config.streams)
+
+    def _adamw(self, parameters: Iterator[torch.nn.Parameter], rate: float) -> torch.optim.AdamW:
+        decay = self.config.optimizer.weight_decay
+        return torch.optim.AdamW(parameters, lr=rate, weight_decay=decay, betas=(0.9, 0.99), fused=True)
 
     # -- one update ----------------------------------------------------------------------------------------------
 
@@ -131,7 +131,7 @@ class Trainer:
         if not torch.isfinite(loss):
             raise RobonavError(f"{what}: the loss is {float(loss)} at update {self.counters.updates}; lower the rate")
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         o = self.config.optimizer
         rate = o.model_lr if optimizer is self.model_optimizer else o.behavior_lr
         for group in optimizer.param_groups:
@@ -283,7 +283,7 @@ class RunLog:
         self.path = folder / "progress.csv"
 
     def __enter__(self) -> RunLog:
-        self.writer = SummaryWriter(str(self.folder / "tensorboard"))  # type: ignore[no-untyped-call]
+        self.writer = SummaryWriter(str(self.folder / "tensorboard"))
         self.bar = tqdm(total=self.config.updates, initial=self.start.updates, unit="upd", smoothing=0.05)
         self.rows: deque[dict[str, float]] = deque(maxlen=20)
         self.begin, self.begin_steps = time.monotonic(), self.start.env_steps
@@ -291,7 +291,7 @@ class RunLog:
 
     def __exit__(self, *_: object) -> None:
         self.bar.close()
-        self.writer.close()  # type: ignore[no-untyped-call]
+        self.writer.close()
 
     def iteration(self, counters: Counters, scalars: list[dict[str, float]], results: list[EpisodeResult]) -> None:
         """Shows and writes one iteration."""
@@ -302,9 +302,9 @@ class RunLog:
             self.rows.append(row)
             shown |= {"model": round(row["model"], 1), "return": round(row["return"], 3)}
             for name, value in row.items():
-                self.writer.add_scalar(f"loss/{name}", value, counters.updates)  # type: ignore[no-untyped-call]
+                self.writer.add_scalar(f"loss/{name}", value, counters.updates)
         for name in ("greedy", "sampled", "steps/s"):
-            self.writer.add_scalar(f"run/{name}", shown[name], counters.env_steps)  # type: ignore[no-untyped-call]
+            self.writer.add_scalar(f"run/{name}", shown[name], counters.env_steps)
         self.bar.set_postfix(shown, refresh=False)
         self.bar.update(counters.updates - self.bar.n)
         if scalars and counters.iteration % 10 == 0:

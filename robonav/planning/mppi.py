@@ -80,7 +80,7 @@ def plan(agent: Agent, state: AgentState, planner: PlannerState, config: MPPICon
     """Chooses an action from the agent's state after `Agent.observe` (batch 1)."""
     noise = torch.Generator().manual_seed(planner.seed)
     k, horizon = config.candidates, config.horizon
-    proposals = int(round(config.from_actor * k))
+    proposals = round(config.from_actor * k)
     mean = torch.cat([planner.plan[1:], planner.plan[-1:]])
     best, scores, rejected = mean, torch.zeros(k), 0
     for round_ in range(config.rounds):

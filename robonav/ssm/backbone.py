@@ -6,6 +6,7 @@ Each layer stands in a pre-norm residual block, followed by a pre-norm SwiGLU bl
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -51,6 +52,7 @@ class SwiGLU(nn.Module):
         self.down = nn.Linear(width, d_model, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(..., D) -> (..., D)."""
         gate, up = self.up(x).chunk(2, dim=-1)
         return self.down(F.silu(gate) * up)
 
@@ -73,7 +75,10 @@ class Backbone(nn.Module):
 
     def initial_state(self, batch: int) -> SSMState:
         """The state before any input."""
-        return tuple(layer.initial_state(batch) for layer in self.layers)
+        return tuple(self._layer(i).initial_state(batch) for i in range(len(self.layers)))
+
+    def _layer(self, index: int) -> Mamba3:
+        return cast("Mamba3", self.layers[index])
 
     def _mix(self, x: Tensor, index: int) -> Tensor:
         return x + self.mlps[index](self.mlp_norms[index](x)) if len(self.mlps) else x
@@ -81,19 +86,17 @@ class Backbone(nn.Module):
     def step(self, x: Tensor, state: SSMState, reset: Tensor | None = None) -> tuple[Tensor, SSMState]:
         """x (B, D) to y (B, D) and the next state; `reset` (B,)."""
         after = []
-        for i, layer in enumerate(self.layers):
-            y, layer_state = layer.step(self.norms[i](x), state[i], reset)
+        for i in range(len(self.layers)):
+            y, layer_state = self._layer(i).step(self.norms[i](x), state[i], reset)
             x = self._mix(x + y, i)
             after.append(layer_state)
         return self.out_norm(x), tuple(after)
 
-    def scan(
-        self, x: Tensor, state: SSMState, reset: Tensor, wanted: Tensor | None = None
-    ) -> tuple[Tensor, SSMState]:
+    def scan(self, x: Tensor, state: SSMState, reset: Tensor, wanted: Tensor | None = None) -> tuple[Tensor, SSMState]:
         """x (B, T, D) to y (B, T, D) and the last state, or the states (B * K, ...) after the wanted (B, K) steps."""
         after = []
-        for i, layer in enumerate(self.layers):
-            y, layer_state = layer.scan(self.norms[i](x), state[i], reset, wanted)
+        for i in range(len(self.layers)):
+            y, layer_state = self._layer(i).scan(self.norms[i](x), state[i], reset, wanted)
             x = self._mix(x + y, i)
             after.append(layer_state)
         return self.out_norm(x), tuple(after)

@@ -96,9 +96,7 @@ def recurrence(inputs: ScanInput, state: Mamba3State, reset: Tensor) -> tuple[Te
     return torch.stack(ys, 1), torch.stack(hiddens, 1)
 
 
-def parallel_scan(
-    inputs: ScanInput, state: Mamba3State, reset: Tensor, wanted: Tensor
-) -> tuple[Tensor, Tensor]:
+def parallel_scan(inputs: ScanInput, state: Mamba3State, reset: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
     """The recurrence as masked matrix products over one chunk of any length T.
 
     With cs the cumulative log decay and seg the running count of resets, input s reaches step t > s with weight

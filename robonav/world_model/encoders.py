@@ -147,11 +147,18 @@ class ObservationEncoder(nn.Module):
         self.body = mlp(BODY_SIZE, config.vector_width, config.vector_width)
         widths = (self.scan.width, self.local_map.width, config.vector_width, config.vector_width)
         self.absent = nn.ParameterList(nn.Parameter(torch.zeros(w)) for w in widths)
-        self.joint = nn.Sequential(nn.Linear(sum(widths), config.hidden, bias=False), nn.RMSNorm(config.hidden), nn.SiLU())
+        self.joint = nn.Sequential(
+            nn.Linear(sum(widths), config.hidden, bias=False), nn.RMSNorm(config.hidden), nn.SiLU()
+        )
 
     def forward(self, inputs: Inputs) -> Tensor:
         """`PolicyInput` arrays with leading shape B -> (B, hidden)."""
-        encoded = (self.scan(inputs), self.local_map(inputs), self.goal(goal_vector(inputs)), self.body(body_vector(inputs)))
+        encoded = (
+            self.scan(inputs),
+            self.local_map(inputs),
+            self.goal(goal_vector(inputs)),
+            self.body(body_vector(inputs)),
+        )
         present = inputs["present"]
         parts = []
         for i, (features, absent) in enumerate(zip(encoded, self.absent, strict=True)):
@@ -193,4 +200,7 @@ class ObservationDecoder(nn.Module):
         goal_loss = (self.goal(features) - goal_vector(inputs)).square().sum(-1)
         body_loss = (self.body(features) - body_vector(inputs)).square().sum(-1)
         losses = (scan_loss, map_loss, goal_loss, body_loss)
-        return {name: inputs["present"][..., i] * loss for i, (name, loss) in enumerate(zip(MODALITIES, losses, strict=True))}
+        return {
+            name: inputs["present"][..., i] * loss
+            for i, (name, loss) in enumerate(zip(MODALITIES, losses, strict=True))
+        }

@@ -43,11 +43,11 @@ class WorldModelConfig:
     """Weight of KL(sg(posterior) || prior)."""
     representation_weight: float = 0.1
     """Weight of KL(posterior || sg(prior))."""
-    scan_weight: float = 1.0
+    scan_weight: float = 0.5
     """Weight of the lidar's reconstruction."""
-    map_weight: float = 0.1
+    map_weight: float = 0.05
     """Weight of the map's reconstruction."""
-    vector_weight: float = 1.0
+    vector_weight: float = 4.0
     """Weight of goal's and body's reconstruction."""
     reward_weight: float = 1.0
     """Weight of the reward head."""
@@ -62,6 +62,9 @@ class WorldModelConfig:
         """
         if not 0 <= self.sampled_groups <= self.groups:
             raise ConfigError(explain("model.sampled_groups", f"0 to groups = {self.groups}", self.sampled_groups))
+
+
+LOGIT_SCALE = 3.0  # on posterior and prior logits, so that passed-on probabilities differ visibly from the start
 
 
 class WorldModelState(NamedTuple):
@@ -131,12 +134,15 @@ class WorldModel(nn.Module):
 
     def log_probabilities(self, logits: Tensor) -> Tensor:
         """(..., G * C) logits to (..., G, C) log probabilities with 1 % uniform mixed in."""
-        p = torch.softmax(logits.unflatten(-1, (self.config.groups, self.config.classes)), dim=-1)
+        logits = LOGIT_SCALE * logits.unflatten(-1, (self.config.groups, self.config.classes))
+        p = torch.softmax(logits, dim=-1)
         return torch.log((1 - self.config.unimix) * p + self.config.unimix / self.config.classes)
 
     def sample(self, log_p: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Latent (..., G * C): straight-through one-hot samples (Gumbel-max) of the sampled groups, probabilities of
-        the others."""
+        """Latent (..., G * C).
+
+        The sampled groups are straight-through one-hot samples (Gumbel-max), the others their probabilities.
+        """
         noise = torch.empty_like(log_p[..., : self.config.sampled_groups, :]).exponential_(generator=generator).log()
         return self._latent(log_p, -noise)
 
@@ -183,7 +189,7 @@ class WorldModel(nn.Module):
             first: (B, T) 1 where an episode starts.
             dream_at: (B, K) steps t at which dreams start; their states are those before step t.
         """
-        batch, length = first.shape
+        batch = first.shape[0]
         posterior = self.posterior(inputs)
         latent = self.sample(posterior)
         x = self.to_backbone(torch.cat([latent, action], dim=-1))
@@ -201,7 +207,9 @@ class WorldModel(nn.Module):
         dream_states = states.map(self.initial_state(dream_at.numel()), ~fresh.flatten())
         return Sequence(self.features(past, latent), posterior, prior, latent, dream_states)
 
-    def loss(self, inputs: Inputs, sequence: Sequence, reward: Tensor, terminal: Tensor, first: Tensor) -> dict[str, Tensor]:
+    def loss(
+        self, inputs: Inputs, sequence: Sequence, reward: Tensor, terminal: Tensor, first: Tensor
+    ) -> dict[str, Tensor]:
         """Mean losses, weighted, by name; their sum is minimised (DreamerV3, equations 4 and 5).
 
         Args:

@@ -124,7 +124,7 @@ def test_a_wide_tolerance_in_the_manifest_does_not_let_a_bundle_pass(
     parity = make_parity(graph, contract)
     parity.outputs["action"][17] += 0.01
     write_bundle(tmp_path / "b", graph, contract, parity, "card", tolerance=1.0)
-    with pytest.raises(BundleError, match="at most 0.0001"):
+    with pytest.raises(BundleError, match=r"at most 0\.0001"):
         verify(tmp_path / "b")
 
 

@@ -37,7 +37,7 @@ def door(width_m: float, pose: tuple[float, float, float]) -> np.ndarray:
     """A wall along y at x = 1 with an opening round y = 0, seen from a pose."""
     y = np.arange(width_m / 2, 3, 0.02)
     wall = np.concatenate([np.stack([np.full_like(y, 1.0), side * y], axis=1) for side in (1, -1)])
-    return inverse_transform_points(pose, np.concatenate([wall, wall + [0.15, 0.0]]))
+    return inverse_transform_points(pose, np.concatenate([wall, wall + np.array([0.15, 0.0])]))
 
 
 @given(st.floats(0.05, 1.0), st.floats(0.0, 0.6), st.floats(0.0, 0.2))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -74,7 +76,7 @@ def test_a_command_lives_250_ms_then_the_robot_ramps_to_zero() -> None:
         ramp.append(velocity[0])
     assert ramp[0] == pytest.approx(0.9 - 3.0 * 0.01)
     assert ramp[-1] == 0.0
-    assert all(b <= a for a, b in zip(ramp, ramp[1:], strict=False))
+    assert all(b <= a for a, b in pairwise(ramp))
     assert sum(v > 0 for v in ramp) == pytest.approx(0.9 / 3.0 / 0.02, abs=1)  # v / a seconds
 
 
@@ -148,7 +150,7 @@ events = st.tuples(
 
 @given(st.lists(events, max_size=25))
 @settings(max_examples=150, deadline=None)
-def test_no_input_makes_it_exceed_a_limit(history: list) -> None:
+def test_no_input_makes_it_exceed_a_limit(history: list[tuple[int, Any, Any, float]]) -> None:
     state, now, last = GovernorState(1), 0, np.zeros(3)
     low = np.array([SPEC.vx_min_mps, -SPEC.vy_max_mps, -SPEC.yaw_rate_max_radps]) - 1e-9
     high = np.array([SPEC.vx_max_mps, SPEC.vy_max_mps, SPEC.yaw_rate_max_radps]) + 1e-9

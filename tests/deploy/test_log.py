@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import resource
 import subprocess
 import sys
 import textwrap
@@ -98,6 +97,7 @@ def test_a_flipped_bit_is_noticed(log_copy: Path) -> None:
     data = log_copy.read_bytes()
     whole = len(read_log(log_copy).entries)
     chooser = random.Random(0)
+    noticed = 0
     for _ in range(40):
         # Inside the data: flips in the index at the end concern readers that seek.
         at = chooser.randrange(3000, len(data) // 2)
@@ -108,9 +108,12 @@ def test_a_flipped_bit_is_noticed(log_copy: Path) -> None:
             log = read_log(log_copy)
         except LogError as error:
             assert "\n" not in str(error)
+            noticed += 1
             continue
+        noticed += bool(log.damage)
         if not log.damage:  # a flip in a chunk's index or in a time
             assert len(log.entries) == whole
+    assert noticed >= 35
 
 
 def test_recover_makes_a_whole_log_of_a_truncated_one(log_copy: Path, tmp_path: Path) -> None:
@@ -188,7 +191,6 @@ def test_a_run_goes_on_when_the_log_finds_no_room(tiny_bundle: Path, tmp_path: P
         print(json.dumps(report.to_json()))
     """)
     log = tmp_path / "small.mcap"
-    assert resource.RLIMIT_FSIZE is not None
     done = subprocess.run(
         [sys.executable, "-c", script, str(tiny_bundle), str(log)],
         capture_output=True,

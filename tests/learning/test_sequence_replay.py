@@ -17,7 +17,7 @@ from robonav.learning.replay import Replay, step_shapes
 
 def chunk(streams: int, start: int, steps: int) -> dict[str, np.ndarray]:
     """Reward counts steps; a map's cells and the other arrays are functions of that count."""
-    count = np.arange(start, start + steps, dtype=np.float32)[None].repeat(streams, 0) + 1000 * np.arange(streams)[:, None]
+    count = np.arange(start, start + steps, dtype=np.float32) + 1000 * np.arange(streams, dtype=np.float32)[:, None]
     out = {k: np.zeros((streams, steps, *s), np.float32) for k, s in step_shapes(SPEC).items()}
     out["reward"] = count
     out["scan_m"] += (count % 8)[..., None]
