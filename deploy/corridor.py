@@ -20,7 +20,7 @@ STEP_M = 0.04  # between the poses at which the footprint is checked
 MAX_POSES = 16
 REACH_M = 0.2  # beyond what the footprint can reach, points do not count
 CLOSER_M = 1e-3  # a point must come closer by this to count: moving away from what touches is allowed
-SPEED_SCALES = (0.85, 0.7, 0.55, 0.4, 0.3, 0.2, 0.1)
+SPEED_SCALES = (0.1, 0.2, 0.3, 0.4, 0.55, 0.7, 0.85)
 TURN_SCALES = (1.0, 0.5, 0.25)
 
 
@@ -93,9 +93,16 @@ def safe_velocity(velocity: NDArray[np.float64], scan: Scan, limits: GovernorLim
     """The velocity, slowed on the same arc as far as needed; turning on the spot if only that is clear; or zero."""
     if is_clear(velocity, scan, limits):
         return velocity
-    for scale in SPEED_SCALES:
-        if is_clear(velocity * scale, scan, limits):
-            return velocity * scale
+    # Slower sweeps less, so the fastest clear scale is found by halving; what is returned has been checked itself.
+    below, above = -1, len(SPEED_SCALES)
+    while above - below > 1:
+        middle = (below + above) // 2
+        if is_clear(velocity * SPEED_SCALES[middle], scan, limits):
+            below = middle
+        else:
+            above = middle
+    if below >= 0:
+        return velocity * SPEED_SCALES[below]
     turn = np.array([0.0, 0.0, velocity[2]])
     for scale in TURN_SCALES:
         if turn.any() and is_clear(turn * scale, scan, limits):

@@ -29,7 +29,7 @@ ACCELERATION = "acceleration"
 SLOWED = "slowed: obstacle"
 STOPPED = "stopped: obstacle"
 
-MAX_STEP_S = 0.1  # a governor that was delayed does not make up for it with a jump
+MAX_STEP_S = 0.1  # a governor that was delayed does not make up for it by accelerating more at once; by braking it does
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +153,7 @@ def _within_acceleration(
     """The step from the last velocity towards the target that acceleration (or braking, for a stop) allows."""
     config = limits.config
     since_s = config.period_s if state.velocity_ns is None else (now_ns - state.velocity_ns) * 1e-9
-    step_s = float(np.clip(since_s, 0.0, MAX_STEP_S))
+    step_s = float(np.clip(since_s, 0.0, np.inf if stopping else MAX_STEP_S))
     linear = config.braking_mps2 if stopping else limits.acceleration_mps2
     angular = config.yaw_braking_radps2 if stopping else limits.yaw_acceleration_radps2
     change = target - state.velocity

@@ -262,7 +262,7 @@ def _loop(trainer: Trainer, pool: Pool, folder: Path, log: RunLog) -> None:
         trainer.replay.add(chunk)
         counters.iteration += 1
         counters.env_steps += chunk["first"].size
-        for result in results:
+        for result in results if learning else []:
             (counters.greedy if result.greedy else counters.sampled).append(float(result.outcome == "success"))
         counters.elapsed_s = time.monotonic() - begin
         log.iteration(counters, scalars, results)

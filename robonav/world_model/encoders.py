@@ -121,10 +121,12 @@ class MapEncoder(nn.Module):
 
 
 def goal_vector(inputs: Inputs) -> Tensor:
-    """(B, 9): symlog distance and direction of the goal, and the waypoints."""
+    """(B, 10): the goal's symlog distance, nearness (arrival is decided near it) and direction; the waypoints."""
     goal = inputs["goal_base_m"]
     distance = torch.sqrt(goal.square().sum(-1, keepdim=True) + 1e-6)
-    return torch.cat([symlog(distance), goal / distance, inputs["waypoints_base_m"].flatten(-2)], dim=-1)
+    nearness = torch.exp(-distance / NEAR_M)
+    waypoints = inputs["waypoints_base_m"].flatten(-2)
+    return torch.cat([symlog(distance), nearness, goal / distance, waypoints], dim=-1)
 
 
 def body_vector(inputs: Inputs) -> Tensor:
@@ -132,7 +134,7 @@ def body_vector(inputs: Inputs) -> Tensor:
     return torch.cat([inputs["twist_base"], inputs["tilt_rad"], inputs["last_command"]], dim=-1)
 
 
-GOAL_SIZE = 3 + 2 * len(WAYPOINT_LOOKAHEADS_M)
+GOAL_SIZE = 4 + 2 * len(WAYPOINT_LOOKAHEADS_M)
 BODY_SIZE = 8
 
 

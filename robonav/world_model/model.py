@@ -49,8 +49,8 @@ class WorldModelConfig:
     """Weight of the map's reconstruction."""
     vector_weight: float = 4.0
     """Weight of goal's and body's reconstruction."""
-    reward_weight: float = 1.0
-    """Weight of the reward head."""
+    outcome_weight: float = 4.0
+    """Weight of the reward and continuation heads: collisions and arrivals are rare and decide everything."""
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
 
@@ -232,8 +232,8 @@ class WorldModel(nn.Module):
             "body": c.vector_weight * decoded["body"],
             "dynamics": c.dynamics_weight * dynamics.clamp(min=c.free_nats) * share,
             "representation": c.representation_weight * representation.clamp(min=c.free_nats) * share,
-            "reward": c.reward_weight * self.reward.loss(self.reward(f), reward) * _rewarded(first),
-            "continue": F.binary_cross_entropy_with_logits(proceed, 1 - terminal, reduction="none"),
+            "reward": c.outcome_weight * self.reward.loss(self.reward(f), reward) * _rewarded(first),
+            "continue": c.outcome_weight * F.binary_cross_entropy_with_logits(proceed, 1 - terminal, reduction="none"),
         }
         return {name: loss.mean() for name, loss in losses.items()}
 

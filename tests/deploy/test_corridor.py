@@ -86,7 +86,7 @@ def test_a_door_of_1_2_m_is_driven_through_at_full_speed(y_m: float, yaw_rad: fl
 
 
 def test_a_turn_through_a_door_is_judged_along_its_arc() -> None:
-    post = np.array([[0.42, -0.22]])  # right before the right front corner's side
+    post = np.array([[FRONT_M + 0.17, -0.22]])  # right before the right front corner's side
     assert is_clear(np.array([0.8, 0.0, 1.5]), Scan(post), LIMITS)
     assert not is_clear(np.array([0.8, 0.0, -1.5]), Scan(post), LIMITS)
 

@@ -24,6 +24,7 @@ SPEC = load_robot("a1")
 LIMITS = GovernorLimits.of(SPEC, GovernorConfig())
 MS = 1_000_000
 NOWHERE = np.zeros((0, 2))
+FRONT_M = SPEC.length_m / 2
 
 
 def ask(vx: float, vy: float = 0.0, yaw_rate: float = 0.0, *, sequence: int, episode: int = 1) -> CommandMsg:
@@ -124,12 +125,12 @@ def test_speeds_beyond_the_robot_are_clamped_with_a_reason() -> None:
 
 
 def test_an_obstacle_ahead_slows_with_a_reason_and_stops_at_the_margin() -> None:
-    wall = np.stack([np.full(21, 0.40), np.linspace(-0.5, 0.5, 21)], axis=1)  # 0.15 m before the footprint
+    wall = np.stack([np.full(21, FRONT_M + 0.15), np.linspace(-0.5, 0.5, 21)], axis=1)
     inputs = GovernorInputs(ask(1.0, sequence=0), clear(0, wall))
     _, velocity, reasons = govern(GovernorState(1, velocity=np.zeros(3), velocity_ns=0), inputs, 100 * MS, LIMITS)
     assert 0 < velocity[0] < 0.5
     assert g.SLOWED in reasons
-    touching = np.stack([np.full(21, 0.27), np.linspace(-0.5, 0.5, 21)], axis=1)
+    touching = np.stack([np.full(21, FRONT_M + 0.02), np.linspace(-0.5, 0.5, 21)], axis=1)
     inputs = GovernorInputs(ask(1.0, sequence=0), clear(0, touching))
     _, velocity, reasons = govern(GovernorState(1), inputs, 0, LIMITS)
     assert not velocity.any()
@@ -165,9 +166,11 @@ def test_no_input_makes_it_exceed_a_limit(history: list[tuple[int, Any, Any, flo
         assert np.isfinite(velocity).all()
         assert (velocity >= low).all()
         assert (velocity <= high).all()
-        step_s = min(wait_ms / 1000, g.MAX_STEP_S) if last is not None else 0.02
-        assert np.hypot(*(velocity - last)[:2]) <= linear * max(step_s, 0.02) + 1e-9
-        assert abs(velocity[2] - last[2]) <= angular * max(step_s, 0.02) + 1e-9
+        step_s = max(wait_ms / 1000, 0.02)
+        assert np.hypot(*(velocity - last)[:2]) <= linear * step_s + 1e-9
+        assert abs(velocity[2] - last[2]) <= angular * step_s + 1e-9
+        speeding_s = min(step_s, g.MAX_STEP_S)
+        assert np.hypot(*velocity[:2]) <= np.hypot(*last[:2]) + linear * speeding_s + 1e-9
         assert state.sequence >= before
         if not np.array_equal(velocity, state.asked):
             assert reasons
@@ -176,6 +179,18 @@ def test_no_input_makes_it_exceed_a_limit(history: list[tuple[int, Any, Any, flo
         now += 100 * MS
         state, velocity, _ = govern(state, GovernorInputs(), now, LIMITS)
     assert not velocity.any()
+
+
+def test_a_governor_that_was_delayed_brakes_by_the_time_that_passed_but_does_not_jump_ahead() -> None:
+    wall = np.stack([np.full(21, FRONT_M + 0.01), np.linspace(-0.5, 0.5, 21)], axis=1)
+    state = GovernorState(1, velocity=np.array([0.9, 0, 0]), velocity_ns=0)
+    inputs = GovernorInputs(ask(0.9, sequence=0), clear(250 * MS, wall))
+    _, velocity, _ = govern(state, inputs, 250 * MS, LIMITS)
+    assert velocity[0] == pytest.approx(0.9 - 3.0 * 0.25)
+    state = GovernorState(1, velocity=np.zeros(3), velocity_ns=0)
+    inputs = GovernorInputs(ask(0.9, sequence=0), clear(250 * MS))
+    _, velocity, _ = govern(state, inputs, 250 * MS, LIMITS)
+    assert velocity[0] == pytest.approx(3.0 * g.MAX_STEP_S)
 
 
 @pytest.mark.parametrize("vx", [1.0, 0.5, -0.4])

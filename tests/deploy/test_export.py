@@ -1,0 +1,117 @@
+"""A trained agent leaves as a bundle that computes the same in onnxruntime, resets and missing sensors included."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny import AGENT
+
+from deploy.bundle import PARITY_TICKS
+from deploy.export import export, record, synthetic_ticks, to_onnx
+from policies.bundle import load_bundle
+from policies.registry import make_policy
+from robonav.config import load_robot
+from robonav.errors import BundleError, CheckpointError
+from robonav.imagination.agent import Agent
+from robonav.learning.checkpoint import save_agent
+
+SPEC = load_robot("a1")
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder with an untrained agent whose actor does something."""
+    torch.manual_seed(0)
+    agent = Agent(AGENT, SPEC)
+    for parameter in agent.behavior.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    folder = tmp_path_factory.mktemp("run")
+    save_agent(folder / "checkpoint.safetensors", agent.state_dict(), AGENT, SPEC, {"updates": 7})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bundle_folder(run_folder: Path) -> Path:
+    """Its bundle."""
+    folder = run_folder / "bundle"
+    export(run_folder, folder, "tiny", synthetic_ticks(SPEC))
+    return folder
+
+
+def test_bundle_reproduces_torch_over_200_ticks_with_resets_and_missing_sensors(bundle_folder: Path) -> None:
+    bundle = load_bundle(bundle_folder)
+    assert bundle.parity.ticks == PARITY_TICKS == 200
+    assert 0 <= bundle.parity.max_abs_diff <= 1e-4
+    recording = np.load(bundle_folder / "parity.npz", allow_pickle=False)
+    names = " ".join(recording.files)
+    reset = next(recording[k] for k in recording.files if k.endswith("reset"))
+    present = next(recording[k] for k in recording.files if k.endswith("present"))
+    assert reset.sum() >= 3
+    assert (present == 0).any(), "some sensors were missing"
+    assert "action" in names
+    assert "7 updates" in (bundle_folder / "README.md").read_text()
+
+
+def test_torch_policy_and_bundle_policy_decide_alike(run_folder: Path, bundle_folder: Path) -> None:
+    from robonav.types import Observation
+
+    policies = [make_policy(str(run_folder), SPEC), make_policy(str(bundle_folder), SPEC)]
+    states = [p.reset(0) for p in policies]
+    rng = np.random.default_rng(0)
+    last = np.zeros(3, np.float32)
+    for t in range(30):
+        seen = Observation(
+            stamp_ns=t * 100_000_000,
+            pose_odom_base=np.array([0.05 * t, 0.0, 0.02 * t], np.float32),
+            twist_base=last,
+            tilt_rad=np.zeros(2, np.float32),
+            goal_odom_m=np.array([5.0, 1.0], np.float32),
+            last_command=last,
+            scan_m=(3 + rng.random(128)).astype(np.float32),
+        )
+        decisions = []
+        for i, policy in enumerate(policies):
+            states[i], decision = policy.act(states[i], seen)
+            decisions.append(decision)
+        assert np.allclose(decisions[0].command.velocity, decisions[1].command.velocity, atol=1e-4)
+        assert decisions[0].value == pytest.approx(decisions[1].value, abs=1e-4)
+        last = decisions[0].command.velocity.astype(np.float32)
+
+
+def test_recorded_memory_is_dropped_by_a_reset(run_folder: Path) -> None:
+    from robonav.learning.checkpoint import load_agent
+
+    agent = load_agent(run_folder).agent
+    ticks = synthetic_ticks(SPEC, count=8)
+    for t, tick in enumerate(ticks):
+        tick["reset"] = np.array(t in (0, 4), np.float32)
+    whole = record(agent, SPEC, ticks).outputs["action"]
+    fresh = record(agent, SPEC, ticks[4:]).outputs["action"]
+    assert np.allclose(whole[4:], fresh, atol=1e-5)
+    carried = [{**tick, "reset": np.array(t == 0, np.float32)} for t, tick in enumerate(ticks)]
+    assert not np.allclose(record(agent, SPEC, carried).outputs["action"][4:], fresh, atol=1e-5)
+
+
+def test_a_graph_that_differs_from_torch_is_refused_and_nothing_is_written(run_folder: Path, tmp_path: Path) -> None:
+    from deploy.bundle import make_contract, write_bundle
+    from robonav.learning.checkpoint import load_agent
+    from robonav.planning.situation import SituationConfig
+
+    agent = load_agent(run_folder).agent
+    graph = to_onnx(agent, SPEC)
+    with torch.no_grad():
+        agent.behavior.actor.net[-1].bias += 0.01
+    recording = record(agent, SPEC, synthetic_ticks(SPEC))
+    states = {name: tuple(t.shape) for name, t in agent.initial_state(1).tensors()}
+    contract = make_contract("tiny", SPEC, states, SituationConfig())
+    with pytest.raises(BundleError, match=r"at most 0\.0001"):
+        write_bundle(tmp_path / "out", graph, contract, recording, "card")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_exporting_nothing_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no such file"):
+        export(tmp_path / "missing", tmp_path / "out", "x", [])

@@ -1,0 +1,102 @@
+"""The trained agent behind the Policy protocol: determinism, the planner beside the actor, robots that do not fit."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny import AGENT
+
+from policies.registry import make_policy
+from policies.world_model_policy import imagined_path
+from robonav.config import load_robot
+from robonav.errors import CheckpointError, PolicyError
+from robonav.imagination.agent import Agent
+from robonav.learning.checkpoint import save_agent
+from robonav.types import Decision, LidarSpec, Observation, Policy
+
+SPEC = load_robot("a1")
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("run")
+    save_agent(folder / "checkpoint.safetensors", Agent(AGENT, SPEC).state_dict(), AGENT, SPEC, {})
+    return folder
+
+
+def observation(t: int, scan: bool = True) -> Observation:
+    return Observation(
+        stamp_ns=t * 100_000_000,
+        pose_odom_base=np.array([0.05 * t, 0.0, 0.0], np.float32),
+        twist_base=np.array([0.5, 0.0, 0.0], np.float32),
+        tilt_rad=np.zeros(2, np.float32),
+        goal_odom_m=np.array([4.0, 0.0], np.float32),
+        last_command=np.array([0.5, 0.0, 0.0], np.float32),
+        scan_m=np.full(128, 3.0, np.float32) if scan else None,
+    )
+
+
+def drive(policy: Policy, ticks: int, seed: int = 0, scan: bool = True) -> list[Decision]:
+    state, decisions = policy.reset(seed), []
+    for t in range(ticks):
+        state, decision = policy.act(state, observation(t, scan))
+        decisions.append(decision)
+    return decisions
+
+
+@pytest.mark.parametrize("planner", ["actor", "mppi"])
+def test_same_seed_same_decisions_within_the_robots_limits(run_folder: Path, planner: str) -> None:
+    policy = make_policy(str(run_folder), SPEC, planner=planner)
+    first, second = drive(policy, 5), drive(policy, 5)
+    for a, b in zip(first, second, strict=True):
+        assert np.array_equal(a.command.velocity, b.command.velocity)
+        assert SPEC.vx_min_mps <= a.command.vx_mps <= SPEC.vx_max_mps
+        assert a.why == planner
+    assert [d.command.valid_until_ns - t * 100_000_000 for t, d in enumerate(first)] == [250_000_000] * 5
+
+
+def test_planner_explains_itself_with_an_imagined_path_from_the_robot(run_folder: Path) -> None:
+    policy = make_policy(str(run_folder), SPEC, planner="mppi")
+    decision = drive(policy, 3)[-1]
+    assert decision.imagined_path_odom_m is not None
+    assert decision.imagined_path_odom_m.shape == (policy.config.horizon + 1, 2)  # type: ignore[attr-defined]
+    assert np.allclose(decision.imagined_path_odom_m[0], [0.1, 0.0])
+    assert {"score", "rejected"} <= set(decision.details)
+    other = make_policy(str(run_folder), SPEC, planner="mppi")
+    assert not np.array_equal(drive(other, 3, seed=1)[-1].command.velocity, decision.command.velocity)
+
+
+def test_imagined_path_of_a_constant_turn_is_a_circle() -> None:
+    actions = np.tile(np.array([[1.0, 0.0, 1.0]], np.float32), (200, 1))
+    path = imagined_path(observation(0), actions, SPEC)
+    radius = SPEC.vx_max_mps / SPEC.yaw_rate_max_radps
+    assert np.linalg.norm(path - np.array([0.0, radius]), axis=1) == pytest.approx(radius, rel=0.01)
+
+
+def test_it_drives_without_lidar_too(run_folder: Path) -> None:
+    decisions = drive(make_policy(str(run_folder), SPEC), 3, scan=False)
+    assert all(np.isfinite(d.command.velocity).all() for d in decisions)
+
+
+def test_memory_matters(run_folder: Path) -> None:
+    policy = make_policy(str(run_folder), SPEC)
+    state, _ = policy.act(policy.reset(0), observation(0))
+    _, with_past = policy.act(state, observation(9))
+    _, without = policy.act(policy.reset(0), observation(9))
+    assert with_past.value != without.value or not np.array_equal(with_past.command.velocity, without.command.velocity)
+
+
+def test_what_does_not_fit_is_one_line(run_folder: Path, tmp_path: Path) -> None:
+    other = replace(SPEC, name="other", lidar=LidarSpec(beams=64))
+    with pytest.raises(PolicyError, match="sensors of robot 'a1'"):
+        make_policy(str(run_folder), other)
+    with pytest.raises(PolicyError, match="planner"):
+        make_policy(str(run_folder), SPEC, planner="psychic")
+    (tmp_path / "checkpoint.safetensors").write_bytes(b"nonsense")
+    with pytest.raises(CheckpointError, match="damaged"):
+        make_policy(str(tmp_path), SPEC)
