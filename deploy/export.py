@@ -12,7 +12,6 @@ import logging
 import tempfile
 import warnings
 from collections.abc import Iterable, Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 
 from deploy.bundle import PARITY_TICKS, ParityRecording, make_contract, write_bundle
 from policies.bundle import Bundle
+from robonav.config import package_versions
 from robonav.imagination.agent import Agent, AgentState
 from robonav.learning.checkpoint import Checkpoint, load_agent
 from robonav.planning.situation import SituationConfig
@@ -104,7 +104,7 @@ def record(agent: Agent, spec: RobotSpec, ticks: Iterable[Mapping[str, NDArray[A
         row = {name: tensor.numpy() for name, tensor in inputs.items()}
         row |= {"action_prev": action.numpy(), "reset": reset.numpy()}
         row |= {"out.action": step.action.numpy(), "out.value": step.value.numpy()}
-        row |= {f"out.next.{name}": tensor.numpy() for name, tensor in step.state.tensors()}
+        row["out.next.memory"] = step.state.world.memory.numpy()
         rows.append(row)
         state, action = step.state, step.action
     stacked = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
@@ -132,17 +132,6 @@ def synthetic_ticks(spec: RobotSpec, count: int = PARITY_TICKS, seed: int = 0) -
     return ticks
 
 
-def versions() -> dict[str, str]:
-    """Of the packages that made the graph."""
-    found = {}
-    for package in ("robonav", "torch", "onnx", "onnxscript", "onnxruntime", "numpy"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
 def export(
     source: str | Path, out: str | Path, name: str, ticks: Iterable[Mapping[str, NDArray[Any]]], notes: str = ""
 ) -> Bundle:
@@ -159,7 +148,7 @@ def export(
     checkpoint = load_agent(source)
     agent, spec = checkpoint.agent, checkpoint.spec
     states = {key: tuple(tensor.shape) for key, tensor in agent.initial_state(1).tensors()}
-    contract = make_contract(name, spec, states, SituationConfig(), normalisation=NORMALISATION, versions=versions())
+    contract = make_contract(name, spec, states, SituationConfig(), normalisation=NORMALISATION, versions=package_versions())
     recording = record(agent, spec, ticks)
     return write_bundle(out, to_onnx(agent, spec), contract, recording, model_card(name, checkpoint, notes))
 

@@ -6,12 +6,14 @@ converted silently, except an integer where a float is expected.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import sys
 import types
 import typing
 from collections.abc import Mapping
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
@@ -142,6 +144,15 @@ def override(config: T, assignments: Mapping[str, Any], where: str = "override")
                 raise ConfigError(f"{where}: '{dotted}' goes into '{parent}', which is no table")
         table[last] = value
     return from_mapping(type(config), data, where)
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of the packages on which a trained model or its graph depends, of those that are installed."""
+    found = {}
+    for package in ("robonav", "torch", "onnx", "onnxscript", "onnxruntime", "numpy", "pybullet"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
+    return found
 
 
 def _shown(value: Any) -> str:

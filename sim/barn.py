@@ -12,14 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robonav.errors import SceneError, explain
-from robonav.geometry import path_length
 from robonav.types import Scene
 
 CELL_M = 0.15
 SHAPE = (30, 30)
 CYLINDER_RADIUS_M = 0.075
 GRID_ORIGIN_M = (-4.425, 5.175)  # centre of cell (0, 0)
-PATH_ORIGIN_M = (-4.575, 5.075)  # the public script's own shift of the reference path's cells
 START = (-2.25, 3.0, float(np.pi / 2))
 GOAL_M = (-2.25, 13.0)
 GOAL_RADIUS_M = 1.0
@@ -54,19 +52,6 @@ def load_barn(path: str | Path) -> Scene:
         goal_radius_m=GOAL_RADIUS_M,
         time_limit_s=TIME_LIMIT_S,
     )
-
-
-def reference_length_m(path: str | Path) -> float:
-    """L_ref of a ``path_I.npy``: start, the path's cells, goal, as the public script measures it.
-
-    Raises:
-        SceneError: missing file, or no (L, 2) array.
-    """
-    cells = _load_array(path)
-    if cells.ndim != 2 or cells.shape[1] != 2 or len(cells) == 0:
-        raise SceneError(explain(str(path), "a reference path of shape (L, 2)", cells.shape))
-    points = np.array(PATH_ORIGIN_M) + CELL_M * cells.astype(np.float64)
-    return path_length(np.concatenate([[START[:2]], points, [GOAL_M]]))
 
 
 def _load_array(path: str | Path) -> NDArray[Any]:

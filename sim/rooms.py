@@ -24,6 +24,8 @@ class RoomsConfig:
     cylinders: tuple[int, int] = (2, 5)
     box_side_m: tuple[float, float] = (0.3, 1.0)
     cylinder_radius_m: tuple[float, float] = (0.1, 0.35)
+    partitions: tuple[int, int] = (0, 0)  # walls across the room, each with a door
+    door_m: tuple[float, float] = (1.1, 1.5)  # width of a door
     goal_distance_min_m: float = 4.0  # straight distance from start to goal
     margin_m: float = 0.1  # kept beyond the robot's circumscribed circle at start and goal
     wall_thickness_m: float = 0.1
@@ -37,9 +39,9 @@ class RoomsConfig:
         Raises:
             ConfigError: a range that is reversed or not positive, or a goal further away than the room is long.
         """
-        for key in ("size_m", "boxes", "cylinders", "box_side_m", "cylinder_radius_m"):
+        for key in ("size_m", "boxes", "cylinders", "box_side_m", "cylinder_radius_m", "partitions", "door_m"):
             low, high = getattr(self, key)
-            floor = 0 if key in ("boxes", "cylinders") else 1e-3
+            floor = 0 if key in ("boxes", "cylinders", "partitions") else 1e-3
             if not floor <= low <= high:
                 raise ConfigError(explain(key, "a range [low, high] of positive numbers", [low, high]))
         if self.goal_distance_min_m >= self.size_m[0] * math.sqrt(2) - 1.0:
@@ -102,6 +104,9 @@ class RoomsSource:
         cylinders = np.column_stack(
             [rng.uniform(-1, 1, (n_cylinders, 2)) * [half_x, half_y], rng.uniform(*c.cylinder_radius_m, n_cylinders)]
         )
+        if c.partitions[1]:
+            for _ in range(rng.integers(c.partitions[0], c.partitions[1] + 1)):
+                walls += _partition(rng, half_x, half_y, c)
         yaw = float(rng.uniform(-math.pi, math.pi))
         points = rng.uniform(-1, 1, (24, 2)) * [half_x, half_y]
         scene = Scene(
@@ -116,6 +121,19 @@ class RoomsSource:
             time_limit_s=c.time_limit_s,
         )
         return place_task(scene, points, self.spec, c.goal_distance_min_m, c.margin_m)
+
+
+def _partition(rng: np.random.Generator, half_x: float, half_y: float, c: RoomsConfig) -> list[list[float]]:
+    """Two wall segments across the room, along a random axis, with a door between them."""
+    across = bool(rng.integers(2))  # along y, at a fixed x
+    depth, width = (half_x, half_y) if across else (half_y, half_x)
+    at = float(rng.uniform(-0.4, 0.4) * depth)
+    door = float(rng.uniform(*c.door_m))
+    begin = float(rng.uniform(-width, width - door))
+    segments = [(-width, begin), (begin + door, width)]
+    if across:
+        return [[at, a, at, b, c.wall_thickness_m] for a, b in segments]
+    return [[a, at, b, at, c.wall_thickness_m] for a, b in segments]
 
 
 def place_task(

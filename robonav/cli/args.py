@@ -28,6 +28,7 @@ from robonav.errors import RobonavError, explain, nearest
 
 T = TypeVar("T")
 
+MAX_RANGE = 10_000  # of whole numbers on the command line
 _HELP_FLAGS = ("-h", "--help")
 
 
@@ -88,6 +89,8 @@ def comma_ints(text: str, flag: str) -> tuple[int, ...]:
         first, last = int(match[1]), int(match[2] or match[1])
         if last < first:
             raise UsageError(explain(flag, "a range that grows", f"'{part}'"))
+        if last - first >= MAX_RANGE:
+            raise UsageError(explain(flag, f"a range of at most {MAX_RANGE} numbers", f"'{part}'"))
         numbers.extend(range(first, last + 1))
     return tuple(numbers)
 

@@ -17,6 +17,8 @@ from robonav.types import ACTION_SIZE
 from robonav.world_model.model import WorldModel, WorldModelState
 from robonav.world_model.nets import TwoHotHead, mlp
 
+FORWARD_BIAS = 0.5  # of the untrained actor's first action, before tanh
+
 
 @dataclass(frozen=True, slots=True)
 class BehaviorConfig:
@@ -80,6 +82,8 @@ class Actor(nn.Module):
         assert isinstance(output, nn.Linear)
         nn.init.uniform_(output.weight, -1e-3, 1e-3)
         nn.init.zeros_(output.bias)
+        with torch.no_grad():  # a walking robot goes forward; without this many a run first learns to reverse
+            output.bias[0] = FORWARD_BIAS
         self.low, self.high = config.min_std, config.max_std
 
     def forward(self, features: Tensor) -> Normal:

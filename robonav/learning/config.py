@@ -61,6 +61,9 @@ class TrainConfig:
     """Steps of a sequence."""
     updates: int = 1500
     """Updates in all."""
+    behavior_start: int = 200
+    """Updates of the world model alone, on random commands, before actor and critic learn: dreams of an untrained model
+    drive the actor into a corner that takes long to leave."""
     updates_per_iteration: int = 3
     """Updates while the workers gather one chunk."""
     replay_steps: int = 200_000

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import csv
-import json
 import math
 import time
 from collections import deque
@@ -19,7 +18,7 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from robonav.config import to_mapping
+from robonav.config import package_versions, to_mapping
 from robonav.errors import CheckpointError, RobonavError
 from robonav.files import write_json_atomic
 from robonav.imagination.agent import Agent
@@ -37,8 +36,10 @@ from robonav.learning.checkpoint import (
 from robonav.learning.collector import CollectorPool, EnvFactory, EpisodeResult, WorkerConfig
 from robonav.learning.config import TrainConfig
 from robonav.learning.replay import Arrays, Replay
+from robonav.planning.situation import SituationConfig
 from robonav.types import RobotSpec
 from robonav.world_model.encoders import with_patches
+from robonav.world_model.model import Sequence
 
 WINDOW = 100  # episodes over which success is averaged
 
@@ -104,27 +105,38 @@ class Trainer:
         reward, terminal, first = batch["reward"], batch["terminal"], batch["first"]
         dream_at = torch.from_numpy(self.rng.integers(c.length, size=(c.batch, c.agent.behavior.dreams)))
 
-        model, behavior = self.agent.model, self.agent.behavior
+        model = self.agent.model
         sequence = model.observe(batch, batch["action"], first, dream_at)
         losses = model.loss(batch, sequence, reward, terminal, first)
         model_loss = sum(losses.values(), torch.zeros(()))
         self._apply(self.model_optimizer, model_loss, "world model")
 
-        rows = torch.arange(c.batch)[:, None]
+        behaved = {}
+        if self.counters.updates >= c.behavior_start:
+            behaved = self._update_behavior(sequence, dream_at, reward, terminal, first)
+        self._follow_average()
+        self.counters.updates += 1
+        scalars = {**losses, "model": model_loss, **behaved}
+        return {name: float(value.detach()) for name, value in scalars.items()}
+
+    def _update_behavior(
+        self, sequence: Sequence, dream_at: Tensor, reward: Tensor, terminal: Tensor, first: Tensor
+    ) -> dict[str, Tensor]:
+        """Actor and critic on dreams that start at `dream_at` (B, K), and the critic on the replayed sequences."""
+        model, behavior = self.agent.model, self.agent.behavior
+        rows = torch.arange(dream_at.shape[0])[:, None]
         latent = sequence.latent.detach()[rows, dream_at].flatten(0, 1)
         state = sequence.dream_states
         detached = state._replace(
             memory=state.memory.detach(), ssm=tuple(type(s)(*(t.detach() for t in s)) for s in state.ssm)
         )
-        dreamt = dream(model, behavior.actor, detached, latent, c.agent.behavior.horizon)
-        behaved = behavior.losses(model, dreamt)
-        replayed = behavior.replay_value_loss(sequence.features.detach(), reward, terminal, first)
-        self._apply(self.behavior_optimizer, behaved["actor"] + behaved["critic"] + replayed, "behaviour")
+        dreamt = dream(model, behavior.actor, detached, latent, self.config.agent.behavior.horizon)
+        losses = behavior.losses(model, dreamt)
+        losses["replay_value"] = behavior.replay_value_loss(sequence.features.detach(), reward, terminal, first)
+        total = losses["actor"] + losses["critic"] + losses["replay_value"]
+        self._apply(self.behavior_optimizer, total, "behaviour")
         behavior.update_slow_critic()
-        self._follow_average()
-        self.counters.updates += 1
-        scalars = {**losses, **behaved, "replay_value": replayed, "model": model_loss}
-        return {name: float(value.detach()) for name, value in scalars.items()}
+        return losses
 
     def _apply(self, optimizer: torch.optim.Optimizer, loss: Tensor, what: str) -> None:
         """One step of an optimiser, with warm-up and a clipped gradient."""
@@ -133,9 +145,10 @@ class Trainer:
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         o = self.config.optimizer
-        rate = o.model_lr if optimizer is self.model_optimizer else o.behavior_lr
+        is_model = optimizer is self.model_optimizer
+        rate, begin = (o.model_lr, 0) if is_model else (o.behavior_lr, self.config.behavior_start)
         for group in optimizer.param_groups:
-            group["lr"] = rate * min(1.0, (self.counters.updates + 1) / max(o.warmup, 1))
+            group["lr"] = rate * min(1.0, (self.counters.updates - begin + 1) / max(o.warmup, 1))
             torch.nn.utils.clip_grad_norm_(group["params"], o.clip)
         optimizer.step()
 
@@ -159,6 +172,9 @@ class Trainer:
             "minutes": round(c.elapsed_s / 60, 2),
             "seed": self.config.seed,
             "success_greedy": _mean(c.greedy),
+            "scenes": list(self.config.collect.scenes),
+            "situation": to_mapping(SituationConfig()),
+            "versions": package_versions(),
         }
         tensors: dict[str, Tensor] = {f"agent.{k}": v for k, v in self.agent.state_dict().items()}
         tensors |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
@@ -255,14 +271,15 @@ def _loop(trainer: Trainer, pool: Pool, folder: Path, log: RunLog) -> None:
     begin = time.monotonic() - counters.elapsed_s
     while counters.updates < config.updates:
         learning = counters.env_steps >= config.collect.prefill and trainer.replay.can_sample(config.length)
-        weights = {k: v.detach().clone() for k, v in trainer.agent.state_dict().items()} if learning else None
+        acting = counters.updates >= config.behavior_start
+        weights = {k: v.detach().clone() for k, v in trainer.agent.state_dict().items()} if acting else None
         pool.request(counters.iteration, config.collect.steps, weights)
         scalars = [trainer.update() for _ in range(config.updates_per_iteration)] if learning else []
         chunk, results, counters.episodes = pool.receive()
         trainer.replay.add(chunk)
         counters.iteration += 1
         counters.env_steps += chunk["first"].size
-        for result in results if learning else []:
+        for result in results if acting else []:
             (counters.greedy if result.greedy else counters.sampled).append(float(result.outcome == "success"))
         counters.elapsed_s = time.monotonic() - begin
         log.iteration(counters, scalars, results)
@@ -273,6 +290,12 @@ def _loop(trainer: Trainer, pool: Pool, folder: Path, log: RunLog) -> None:
             trainer.save(folder)
         if out_of_time:
             break
+
+
+COLUMNS = (
+    *("model", "scan", "map", "goal", "body", "dynamics", "representation", "reward", "continue"),
+    *("actor", "critic", "replay_value", "entropy", "return"),
+)
 
 
 class RunLog:
@@ -300,7 +323,7 @@ class RunLog:
         if scalars:
             row = {k: sum(s[k] for s in scalars) / len(scalars) for k in scalars[0]}
             self.rows.append(row)
-            shown |= {"model": round(row["model"], 1), "return": round(row["return"], 3)}
+            shown |= {name: round(row[name], 3) for name in ("model", "return") if name in row}
             for name, value in row.items():
                 self.writer.add_scalar(f"loss/{name}", value, counters.updates)
         for name in ("greedy", "sampled", "steps/s"):
@@ -311,7 +334,7 @@ class RunLog:
             self._write_row(counters, shown)
 
     def _write_row(self, counters: Counters, shown: dict[str, Any]) -> None:
-        means = {k: sum(r[k] for r in self.rows) / len(self.rows) for k in self.rows[0]}
+        means = {k: sum(r.get(k, 0.0) for r in self.rows) / len(self.rows) for k in COLUMNS}
         row = {
             "updates": counters.updates,
             "env_steps": counters.env_steps,
@@ -326,9 +349,3 @@ class RunLog:
             if new:
                 writer.writeheader()
             writer.writerow(row)
-
-
-def read_info(folder: Path) -> dict[str, Any]:
-    """The resolved config of a run folder."""
-    loaded: dict[str, Any] = json.loads((folder / "config.json").read_text())
-    return loaded

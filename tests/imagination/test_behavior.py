@@ -7,27 +7,16 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tiny import AGENT
 
 from robonav.config import load_robot
-from robonav.imagination.agent import Agent, AgentConfig
-from robonav.imagination.behavior import Behavior, BehaviorConfig, Dream, Normal, dream, lambda_returns
+from robonav.imagination.agent import Agent
+from robonav.imagination.behavior import Behavior, Dream, Normal, dream, lambda_returns
 from robonav.planning.mppi import MPPIConfig, initial_planner_state, plan
-from robonav.ssm.backbone import BackboneConfig
 from robonav.types import policy_input_shapes
-from robonav.world_model.encoders import EncoderConfig
-from robonav.world_model.model import WorldModelConfig
 
 SPEC = load_robot("a1")
-CONFIG = AgentConfig(
-    model=WorldModelConfig(
-        groups=4,
-        classes=4,
-        hidden=16,
-        backbone=BackboneConfig(pattern="MM", d_model=16, d_state=4, headdim=8),
-        encoder=EncoderConfig(sector_width=4, vector_width=8, map_width=8, hidden=16),
-    ),
-    behavior=BehaviorConfig(hidden=16, layers=1, horizon=5, dreams=2),
-)
+CONFIG = AGENT
 
 
 def make_agent(seed: int = 0) -> Agent:

@@ -60,6 +60,17 @@ def test_updates_learn_to_predict_reward_and_continuation() -> None:
     assert all(np.isfinite(list(x.values())).all() for x in losses)
 
 
+def test_actor_waits_for_the_world_model_and_then_learns(tmp_path: Path) -> None:
+    start = Trainer(tiny_config(), SPEC).agent.behavior.state_dict()
+
+    def changed(updates: int) -> bool:
+        learnt = run(replace(tiny_config(updates), behavior_start=4), tmp_path / str(updates)).agent.behavior
+        return any(not torch.equal(v, start[k]) for k, v in learnt.actor.state_dict(prefix="actor.").items())
+
+    assert not changed(4)
+    assert changed(6)
+
+
 def test_checkpoint_rebuilds_the_agent_and_its_step(tmp_path: Path) -> None:
     trainer = run(tiny_config(updates=4), tmp_path)
     loaded = load_agent(tmp_path)

@@ -29,6 +29,7 @@ def tiny_config(updates: int = 8, workers: int = 1, seed: int = 3) -> TrainConfi
         batch=2,
         length=7,
         updates=updates,
+        behavior_start=2,
         updates_per_iteration=2,
         replay_steps=400,
         checkpoint_every=4,

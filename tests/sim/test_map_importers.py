@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as hnp
 
 import sim
 from robonav.errors import SceneError
-from sim.barn import load_barn, reference_length_m
+from sim.barn import load_barn
 from sim.geodesic import obstacle_distance_m
 from sim.ros_map import load_ros_map, merge_cells
 
@@ -218,25 +218,12 @@ def test_barn_geometry_and_a_closed_world(tmp_path: Path) -> None:
         sim.load_scene(str(tmp_path / "grid_5.npy"))
 
 
-def test_barn_reference_length_in_closed_form(tmp_path: Path) -> None:
-    # Straight up column x = -2.325: from (-2.25, 3) to (-2.325, 5.075), 29 cells up, then to (-2.25, 13).
-    np.save(tmp_path / "path_5.npy", np.stack([np.full(30, 15), np.arange(30)], axis=1))
-    first, last = (-2.325, 5.075), (-2.325, 5.075 + 29 * 0.15)
-    exact = math.dist((-2.25, 3.0), first) + 29 * 0.15 + math.dist(last, (-2.25, 13.0))
-    assert reference_length_m(tmp_path / "path_5.npy") == pytest.approx(exact)
-    np.save(tmp_path / "path_5.npy", np.zeros((4, 3)))
-    with pytest.raises(SceneError, match="reference path"):
-        reference_length_m(tmp_path / "path_5.npy")
-
-
 @needs_barn
 @pytest.mark.parametrize("world", [1, 2, 5, 47, 299])
 def test_real_barn_worlds_load(world: int) -> None:
     path = BARN / "grid_files" / f"grid_{world}.npy"
     scene = sim.load_scene(str(path)).scene(0)
     assert len(scene.cylinders) == np.load(path).sum()
-    length = reference_length_m(BARN / "path_files" / f"path_{world}.npy")
-    assert 10.0 < length < 16.0
 
 
 @needs_barn

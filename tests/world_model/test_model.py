@@ -6,24 +6,18 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny import AGENT
 from torch.nn import functional as F
 
 from robonav.config import load_robot
 from robonav.errors import ConfigError
-from robonav.ssm.backbone import BackboneConfig
 from robonav.types import MODALITIES, policy_input_shapes
 from robonav.world_model.encoders import EncoderConfig, ObservationEncoder, ScanEncoder, with_patches
-from robonav.world_model.model import WorldModel, WorldModelConfig
+from robonav.world_model.model import WorldModel
 from robonav.world_model.nets import TwoHotHead, symexp, symlog
 
 SPEC = load_robot("a1")
-CONFIG = WorldModelConfig(
-    groups=4,
-    classes=4,
-    hidden=16,
-    backbone=BackboneConfig(pattern="MM", d_model=16, d_state=4, headdim=8),
-    encoder=EncoderConfig(sector_width=4, vector_width=8, map_width=8, hidden=16),
-)
+CONFIG = AGENT.model
 
 
 def batch(b: int, t: int, seed: int = 0) -> dict[str, torch.Tensor]:
