@@ -19,6 +19,7 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
+from policies import registry
 from policies.bundle import (
     CARD,
     GRAPH,
@@ -33,15 +34,17 @@ from policies.bundle import (
 from policies.contract import METADATA_KEY, NEXT_PREFIX, BundleContract, TensorSpec, make_contract
 from policies.onnx_step import OnnxStep
 from robonav.config import to_mapping
-from robonav.errors import BundleError, MissingDependencyError, explain
+from robonav.errors import BundleError, MissingDependencyError, explain, nearest
 
 __all__ = [
+    "DEFAULT_BUNDLE",
     "PARITY_TICKS",
     "PARITY_TOLERANCE",
     "Bundle",
     "BundleContract",
     "ParityRecording",
     "TensorSpec",
+    "find_bundle",
     "load_bundle",
     "load_parity",
     "make_contract",
@@ -49,6 +52,7 @@ __all__ = [
     "write_bundle",
 ]
 
+DEFAULT_BUNDLE = "quick"  # of those that are shipped
 PARITY_TICKS = 200
 PARITY_TOLERANCE = 1e-4
 
@@ -70,6 +74,27 @@ class ParityRecording:
         return len(next(iter(self.inputs.values()), np.zeros(0)))
 
 
+def find_bundle(name_or_dir: str | Path | None = None) -> Path:
+    """Folder of a bundle: a path, or a bare name under ``policies/pretrained``, `DEFAULT_BUNDLE` if None.
+
+    Of a folder here and a shipped bundle of one name, the folder wins, as in `policies.registry`.
+
+    Raises:
+        BundleError: a bare name that is neither.
+    """
+    shipped = registry.pretrained_dir()
+    if name_or_dir is None:
+        return shipped / DEFAULT_BUNDLE
+    path = Path(name_or_dir)
+    if path.exists() or len(path.parts) != 1:
+        return path
+    if is_bundle(shipped / path):
+        return shipped / path
+    names = sorted(p.name for p in shipped.iterdir() if is_bundle(p)) if shipped.is_dir() else []
+    hint = nearest(str(path), names) if names else "check the path"
+    raise BundleError(f"bundle '{path}': no such folder, nor the name of a shipped bundle; {hint}")
+
+
 def write_bundle(
     folder: str | Path,
     onnx_bytes: bytes,
@@ -87,11 +112,7 @@ def write_bundle(
     Raises:
         BundleError: graph, recording and contract do not fit, the difference exceeds `tolerance`, or the disk is full.
     """
-    target = Path(folder)
-    if target.exists() and not is_bundle(target) and (not target.is_dir() or any(target.iterdir())):
-        raise BundleError(
-            explain(str(target), "a new folder or an older bundle", "something else", "choose another path")
-        )
+    target = check_target(folder)
     model = _with_contract(onnx_bytes, contract)
     check_parity_layout(parity, contract, "parity recording")
     difference = parity_difference(OnnxStep(model, contract), parity)
@@ -109,6 +130,20 @@ def write_bundle(
             f"{target}: cannot be written: {error.strerror}; free some space or choose another path"
         ) from error
     return load_bundle(target)
+
+
+def check_target(folder: str | Path) -> Path:
+    """The folder, if a bundle may be written there: it is new, empty, or an older bundle.
+
+    Raises:
+        BundleError: something else is there.
+    """
+    target = Path(folder)
+    if target.exists() and not is_bundle(target) and (not target.is_dir() or any(target.iterdir())):
+        raise BundleError(
+            explain(str(target), "a new folder or an older bundle", "something else", "choose another path")
+        )
+    return target
 
 
 def load_parity(bundle: Bundle) -> ParityRecording:

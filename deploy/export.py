@@ -22,9 +22,9 @@ from torch import Tensor, nn
 
 from deploy.bundle import PARITY_TICKS, ParityRecording, make_contract, write_bundle
 from policies.bundle import Bundle
-from robonav.config import package_versions
+from robonav.config import from_mapping, package_versions
 from robonav.imagination.agent import Agent, AgentState
-from robonav.learning.checkpoint import Checkpoint, load_agent
+from robonav.learning.checkpoint import Checkpoint
 from robonav.planning.situation import SituationConfig
 from robonav.types import ACTION_SIZE, RobotSpec, policy_input_shapes
 
@@ -133,22 +133,24 @@ def synthetic_ticks(spec: RobotSpec, count: int = PARITY_TICKS, seed: int = 0) -
 
 
 def export(
-    source: str | Path, out: str | Path, name: str, ticks: Iterable[Mapping[str, NDArray[Any]]], notes: str = ""
+    checkpoint: Checkpoint, out: str | Path, name: str, ticks: Iterable[Mapping[str, NDArray[Any]]], notes: str = ""
 ) -> Bundle:
-    """Exports the checkpoint of `source` (run folder or file) to the bundle folder `out`.
+    """Exports a checkpoint to the bundle folder `out`.
 
     Args:
+        checkpoint: from `robonav.learning.checkpoint.load_agent`.
+        out: folder; a bundle that is there already is replaced whole.
+        name: of the bundle.
         ticks: PARITY_TICKS ticks of PolicyInput arrays plus ``reset``, best from real episodes.
         notes: Markdown that is added to the model card: data, results with intervals.
 
     Raises:
-        CheckpointError: missing or damaged checkpoint.
         BundleError: the graph and torch differ by more than the tolerance; nothing is written then.
     """
-    checkpoint = load_agent(source)
     agent, spec = checkpoint.agent, checkpoint.spec
+    situation = from_mapping(SituationConfig, checkpoint.info.get("situation", {}), "situation in the checkpoint")
     states = {key: tuple(tensor.shape) for key, tensor in agent.initial_state(1).tensors()}
-    contract = make_contract(name, spec, states, SituationConfig(), normalisation=NORMALISATION, versions=package_versions())
+    contract = make_contract(name, spec, states, situation, normalisation=NORMALISATION, versions=package_versions())
     recording = record(agent, spec, ticks)
     return write_bundle(out, to_onnx(agent, spec), contract, recording, model_card(name, checkpoint, notes))
 
@@ -160,6 +162,7 @@ def model_card(name: str, checkpoint: Checkpoint, notes: str) -> str:
     model, backbone, spec = config.model, config.model.backbone, checkpoint.spec
     latents = f"{model.groups} x {model.classes} categorical latents ({model.sampled_groups} of them sampled)"
     memory = f"backbone `{backbone.pattern}` (Mamba-3), d_model {backbone.d_model}, d_state {backbone.d_state}"
+    scenes = ", ".join(f"`{scene}`" for scene in dict.fromkeys(info.get("scenes", []))) or "unknown"
     budget = f"{info.get('updates', '?')} updates on {info.get('env_steps', '?')} environment steps"
     return f"""# {name}
 
@@ -171,11 +174,11 @@ a velocity command out, at {spec.rate_hz:g} Hz.
 | world model | {latents}, {memory} |
 | parameters | {parameters / 1e6:.2f} M, with critic and decoders; the graph holds what the actor needs |
 | training | {budget} in {info.get("minutes", "?")} minutes, seed {info.get("seed", "?")} |
-| data | generated rooms only (`configs/train/quick.toml`); no recorded human or robot data |
+| data | simulated scenes only ({scenes}, see `configs/scenes`); no recorded human or robot data |
 | graph | ONNX opset {OPSET}, fp32, batch 1, explicit state |
 
 {notes.strip()}
 
 ## Not for
-People and other things that move, stairs, ramps, drops: it has seen static rooms only. Run it behind the governor.
+People and other things that move, stairs, ramps, drops: it has seen static scenes only. Run it behind the governor.
 """

@@ -56,7 +56,8 @@ class Log:
         """
         if RUN_METADATA not in self.metadata:
             where = f"{self.path}: metadata '{RUN_METADATA}'"
-            raise LogError(explain(where, "a log of 'robonav run'", "none", "check the path"))
+            do = f"the log is {self.damage}" if self.damage else "check the path"
+            raise LogError(explain(where, "a log of 'robonav run'", "none", do))
         return self.metadata[RUN_METADATA]
 
 

@@ -7,8 +7,11 @@ CRC, and are closed and synced by time. `log_time` is the recorder's wall clock;
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import json
 import os
+import stat
 import time
 from pathlib import Path
 from typing import Any
@@ -36,24 +39,32 @@ TOPICS: dict[type[Any], str] = {
     wire.EventMsg: "/event",
 }
 _COMPRESSION = {"zstd": CompressionType.ZSTD, "lz4": CompressionType.LZ4, "none": CompressionType.NONE}
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # of a file system without locks; the run goes on
 POLL_NS = 100_000_000
 DRAIN_NS = 100_000_000
 
 
 class LogWriter:
-    """Writes a log. After an error the file ends with its last whole chunk and `broken` says why.
+    """Writes a log, over what the file held. After an error it ends with its last whole chunk and `broken` says why.
+
+    Args:
+        file: path of the log, or the file that was claimed before.
+        config: compression and chunks.
+        metadata: of the run.
 
     Raises:
-        LogError: the file cannot be written; one line.
+        LogError: the file cannot be written, or another run writes it; one line.
     """
 
-    def __init__(self, path: str | Path, config: RecorderConfig, metadata: dict[str, str]) -> None:
-        self.path = Path(path)
+    def __init__(self, file: str | Path | LogFile, config: RecorderConfig, metadata: dict[str, str]) -> None:
+        self._sink = file if isinstance(file, LogFile) else LogFile(file)
+        self.path = self._sink.path
         self.broken: str | None = None
         self._config = config
         self._chunk_ns = int(config.chunk_s * 1e9)
         self._flushed_ns = now_ns()
-        self._sink = _Sink(self.path)
+        with self._guarded():
+            self._sink.begin()
         self._writer = Writer(self._sink, compression=_COMPRESSION[config.compression])  # type: ignore[arg-type]
         self._writer.start(PROFILE, LIBRARY)
         self._channels = {kind: self._register(kind, topic) for kind, topic in TOPICS.items()}
@@ -112,26 +123,66 @@ class LogWriter:
         return self._writer.register_channel(topic, "msgpack", schema_id)
 
 
-class _Sink:
-    """A file for the MCAP writer that is written whole chunks at a time and cut back to the last whole one."""
+class LogFile:
+    """A log's file, locked against other runs; an older log in it stays as it is until `begin`.
 
-    def __init__(self, path: Path) -> None:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._handle: int | None = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-        except OSError as error:
-            raise LogError(f"{path}: cannot write a log here: {error.strerror}; choose another path") from None
+    The MCAP writer's stream: it is written whole chunks at a time and cut back to the last whole one. The lock goes
+    with the process, however that ends.
+
+    Raises:
+        LogError: the file cannot be written, or another run writes it; one line.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._target = self.path.resolve()
         self._pending = bytearray()
         self._written = 0
+        try:
+            self._target.parent.mkdir(parents=True, exist_ok=True)
+            self._handle: int | None = self._claim()
+        except BlockingIOError:
+            raise LogError(f"{path}: in use by another run; choose another path") from None
+        except OSError as error:
+            raise LogError(f"{path}: cannot write a log here: {error.strerror}; choose another path") from None
+
+    def _claim(self) -> int:
+        while True:
+            self._new = not self._target.exists()
+            handle = os.open(self._target, os.O_WRONLY | os.O_CREAT, 0o644)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno not in _NO_LOCKS:
+                    os.close(handle)
+                    raise
+            if os.fstat(handle).st_nlink:
+                return handle
+            os.close(handle)  # another run gave it up, and removed it, between opening and locking
+
+    def begin(self) -> None:
+        """Empties the file."""
+        if self._handle is not None and stat.S_ISREG(os.fstat(self._handle).st_mode):  # a device has no length
+            os.ftruncate(self._handle, 0)
+
+    def give_up(self) -> None:
+        """Leaves everything as it was found: an older log whole, a new file removed."""
+        if self._handle is not None and self._new:
+            with contextlib.suppress(OSError):
+                self._target.unlink()
+        self.close()
 
     def write(self, data: bytes) -> int:
+        """Keeps bytes until `flush`."""
         self._pending += data
         return len(data)
 
     def tell(self) -> int:
+        """Bytes so far, those that wait included."""
         return self._written + len(self._pending)
 
     def flush(self) -> None:
+        """Writes out and syncs what waits; OSError if the disk does not take it."""
         if self._handle is None:
             return
         view = memoryview(bytes(self._pending))
@@ -143,6 +194,7 @@ class _Sink:
         self._pending.clear()
 
     def abandon(self) -> None:
+        """Cuts the file back to what was flushed whole, and closes it."""
         self._pending.clear()
         if self._handle is not None:
             with contextlib.suppress(OSError):
@@ -150,6 +202,7 @@ class _Sink:
         self.close()
 
     def close(self) -> None:
+        """Closes the file and frees it for other runs; safe to call again."""
         if self._handle is not None:
             os.close(self._handle)
             self._handle = None
@@ -158,12 +211,14 @@ class _Sink:
 def run_recorder(station: Station) -> None:
     """The recorder's process: writes what comes until the supervisor's report, or until the supervisor is gone.
 
-    The file is opened when the run begins: one that cannot start leaves an older log as it is.
+    The file is claimed before the run begins and emptied when it does: a run that cannot start leaves an older log as
+    it is.
 
     Raises:
-        LogError: the log could not be written to its end.
+        LogError: another run writes this log, or it could not be written to its end.
     """
     order = station.order
+    file = LogFile(order.log)
     source = station.link.receive_records(station.address("record"))
     station.counts.update(messages=0, lost=0)
     station.heard_nothing_yet()
@@ -171,8 +226,9 @@ def run_recorder(station: Station) -> None:
         station.beat("ready")
         transport.wait([station.control], POLL_NS)
     if word == "stop":
+        file.give_up()
         return
-    writer = LogWriter(order.log, order.config.recorder, order.metadata)
+    writer = LogWriter(file, order.config.recorder, order.metadata)
     next_sequence: dict[str, int] = {}
     report: str | None = None
     while report is None:

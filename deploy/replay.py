@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from deploy import wire
+from deploy.bundle import find_bundle
 from deploy.log_reader import Log, read_log
 from deploy.recorder import REPORT_METADATA
 from policies.bundle import is_bundle
@@ -30,7 +31,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class ReplayReport:
-    """What the replay found. `identical`: every logged decision was inferred again, and none differs."""
+    """What the replay found. `identical`: there are decisions, each was inferred again, and none differs."""
 
     log: str
     bundle: str
@@ -45,7 +46,7 @@ class ReplayReport:
     @property
     def identical(self) -> bool:
         """Whether the log was reproduced whole."""
-        return self.difference is None and self.replayed == self.ticks
+        return self.difference is None and self.replayed == self.ticks > 0
 
     def to_json(self) -> dict[str, Any]:
         """Plain dict."""
@@ -66,7 +67,7 @@ def replay(path: str | Path, bundle: str | Path | None = None) -> Replay:
 
     Args:
         path: the log.
-        bundle: folder of the bundle; the one that the log names if None.
+        bundle: folder of the bundle, or the name of one that is shipped; the one that the log names if None.
 
     Raises:
         LogError: no log of ours, or its bundle is not where it was.
@@ -74,7 +75,7 @@ def replay(path: str | Path, bundle: str | Path | None = None) -> Replay:
     """
     log = read_log(path)
     run = log.run
-    folder = Path(bundle) if bundle is not None else Path(run.get("bundle", ""))
+    folder = find_bundle(bundle) if bundle is not None else Path(run.get("bundle", ""))
     if not is_bundle(folder):
         raise LogError(explain(f"{path}: its bundle", "a bundle folder", f"'{folder}'", "name it with --bundle"))
     policy = load(folder)

@@ -13,10 +13,10 @@ from typing import Any
 
 import robonav
 from deploy.config import DeployConfig
+from deploy.recorder import LogFile
 from deploy.timing import Latency
 from policies.bundle import Bundle
 from robonav.config import to_mapping
-from robonav.errors import LogError
 from robonav.types import RobotSpec
 
 SUCCESS, COLLISION, TIMEOUT, INTERRUPTED = "success", "collision", "timeout", "interrupted"
@@ -54,17 +54,8 @@ class RunReport:
 
 
 def check_log_path(log: str | Path) -> None:
-    """Raises LogError before anything is started when the log cannot be written there."""
-    path = Path(log)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        existed = path.exists()
-        with path.open("ab"):
-            pass
-        if not existed:
-            path.unlink()
-    except OSError as error:
-        raise LogError(f"{path}: cannot write a log here: {error.strerror}; choose another path") from None
+    """Raises LogError before anything is started when the log cannot be written there, or another run writes it."""
+    LogFile(log).give_up()
 
 
 def run_metadata(

@@ -21,6 +21,7 @@ from types import FrameType
 from typing import Any
 
 from deploy import transport, wire
+from deploy.bundle import find_bundle
 from deploy.config import DeployConfig
 from deploy.processes import ROLES
 from deploy.recorder import REPORT_EVENT
@@ -53,7 +54,7 @@ def run(
     """Drives a robot to its goal with a bundle, and logs it.
 
     Args:
-        bundle: folder.
+        bundle: folder, or the name of one that is shipped.
         driver: "module:factory" that makes a `robonav.types.Driver`, imported in the driver's process.
         log: MCAP file to write.
         robot: that is driven; the bundle's own if None. The bundle must fit it.
@@ -67,7 +68,7 @@ def run(
         RobonavError: the run could not start: bundle, robot, scene, driver, or log. Once started, a run ends in a
             report.
     """
-    loaded = load_bundle(bundle)
+    loaded = load_bundle(find_bundle(bundle))
     config = config or DeployConfig()
     robot = robot or loaded.contract.robot
     check_robot(loaded.contract, robot)
@@ -81,7 +82,7 @@ def run(
             seed=seed,
             robot=robot,
             config=config,
-            bundle=str(Path(bundle).resolve()),
+            bundle=str(loaded.folder.resolve()),
             driver=driver,
             log=str(Path(log).resolve()),
             driver_kwargs=dict(driver_kwargs or {}),
@@ -232,7 +233,7 @@ class _Run:
     def last_words(self, role: str) -> RobonavError:
         """The error that a process left, or how it ended."""
         code = self.children[role].poll()
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, IndexError):  # no file, or an empty one: its disk was full too
             line = error_file(self.order.folder, role).read_text().splitlines()[0]
             return LogError(line) if role == "recorder" else RobonavError(line)
         how = (
@@ -298,10 +299,11 @@ class _Run:
         while recorder.poll() is None and now_ns() < deadline:
             self.listen()
         self.listen(0)
-        if recorder.poll() != 0 and not self.log_error:
-            self.log_error = (
-                str(self.last_words("recorder")) if recorder.poll() is not None else "recorder: did not finish"
-            )
+        # How it ended is known only now; that it was silent for a while was a guess.
+        if recorder.poll() is None:
+            self.log_error = self.log_error or "recorder: did not finish"
+        else:
+            self.log_error = "" if recorder.poll() == 0 else str(self.last_words("recorder"))
 
     def report(self, outcome: str, detail: str) -> RunReport:
         """From what was heard."""

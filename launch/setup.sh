@@ -9,7 +9,6 @@
 ROBONAV_ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 ROBONAV_VENV="${ROBONAV_VENV:-$ROBONAV_ROOT/.venv}"
 ROBONAV_STAMP="$ROBONAV_VENV/robonav-setup.txt" # line 1: hash of what was asked for, line 2: the extras installed
-PYTORCH_CPU_INDEX="https://download.pytorch.org/whl/cpu"
 
 # Several processes share few cores: one thread each is quickest, unless the caller knows better.
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
@@ -50,18 +49,6 @@ check_platform() {
     fi
 }
 
-# Without an NVIDIA GPU, torch's CPU wheel spares gigabytes of CUDA; where its index cannot be reached, PyPI's will do.
-install_torch() {
-    "$PYTHON" -c 'import torch' >/dev/null 2>&1 && return
-    command -v nvidia-smi >/dev/null 2>&1 && return
-    "$PYTHON" - "$PYTORCH_CPU_INDEX" >/dev/null 2>&1 <<'PY' || return 0
-import sys, urllib.request
-urllib.request.urlopen(sys.argv[1] + "/torch/", timeout=10)
-PY
-    say "installing torch for the CPU"
-    pip_install --extra-index-url "$PYTORCH_CPU_INDEX" torch
-}
-
 # pip's output goes to a file; what it collects is shown.
 pip_install() {
     "$PYTHON" -m pip install --disable-pip-version-check --no-input --prefer-binary --progress-bar off \
@@ -97,7 +84,6 @@ robonav_setup() {
     wanted="$(printf '%s\n' $have $missing | sort -u | tr '\n' ' ')"
     wanted="${wanted% }"
     : >"$ROBONAV_VENV/robonav-setup.log"
-    case " $wanted " in *" train "*) install_torch ;; esac
     say "installing robonav[${wanted// /,}] (once; some minutes)"
     pip_install -e "$ROBONAV_ROOT[${wanted// /,}]"
     printf '%s\n%s\n' "$hash" "$wanted" >"$ROBONAV_STAMP"

@@ -14,9 +14,7 @@ from policies.contract import UINT8_INPUTS, check_robot
 from robonav.config import from_mapping
 from robonav.errors import BundleError, ConfigError
 from robonav.planning.situation import Situation, SituationConfig, SituationTracker
-from robonav.types import Decision, Observation, PolicyInput, RobotSpec, VelocityCommand
-
-COMMAND_LIFE_S = 0.25
+from robonav.types import COMMAND_LIFE_NS, Decision, Observation, PolicyInput, RobotSpec, VelocityCommand
 
 
 class BundleState(NamedTuple):
@@ -64,9 +62,7 @@ class BundlePolicy:
         if not (np.isfinite(action).all() and np.isfinite(value)):
             action, value, why = np.zeros(3), 0.0, "stop: action not finite"
         decision = Decision(
-            command=VelocityCommand.of(
-                self.spec.action_to_velocity(action), observation.stamp_ns + int(COMMAND_LIFE_S * 1e9)
-            ),
+            command=VelocityCommand.of(self.spec.action_to_velocity(action), observation.stamp_ns + COMMAND_LIFE_NS),
             value=value,
             why=why,
             route_odom_m=situation.route_odom_m,

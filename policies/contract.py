@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from policies.same_robot import check_same_robot
 from robonav.config import from_mapping, to_mapping
 from robonav.errors import BundleError, ConfigError, explain
 from robonav.types import ACTION_SIZE, RobotSpec, policy_input_shapes
@@ -130,27 +131,8 @@ def contract_from_mapping(data: Any, where: str) -> BundleContract:
 
 
 def check_robot(contract: BundleContract, spec: RobotSpec) -> None:
-    """Raises BundleError when `spec` differs from the bundle's robot in what the policy was trained with.
-
-    URDF, height, lag and depth camera may differ: the policy does not read them.
-    """
-    keys = (
-        "length_m",
-        "width_m",
-        "vx_min_mps",
-        "vx_max_mps",
-        "vy_max_mps",
-        "yaw_rate_max_radps",
-        "rate_hz",
-        "lidar",
-        "local_map",
-    )
-    for key in keys:
-        want, got = getattr(contract.robot, key), getattr(spec, key)
-        if want != got:
-            where = f"bundle '{contract.name}' for robot '{contract.robot.name}': {key}"
-            do = f"use configs/robots/{contract.robot.name}.toml as exported, or export a bundle for '{spec.name}'"
-            raise BundleError(explain(where, want, f"{got} of robot '{spec.name}'", do))
+    """Raises BundleError when `spec` differs from the bundle's robot in what the policy was trained with."""
+    check_same_robot(contract.robot, spec, f"bundle '{contract.name}'", BundleError)
 
 
 def _shown(tensors: Any) -> str:

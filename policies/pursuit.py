@@ -17,9 +17,8 @@ from robonav.errors import ConfigError, explain
 from robonav.geometry import inverse_transform_points
 from robonav.planning.routes import points_at
 from robonav.planning.situation import Situation, SituationConfig, SituationTracker
-from robonav.types import Decision, Observation, RobotSpec, VelocityCommand
+from robonav.types import COMMAND_LIFE_NS, Decision, Observation, RobotSpec, VelocityCommand
 
-_COMMAND_LIFE_NS = 250_000_000
 _SAMPLES = 6  # poses of a roll-out that are checked
 _SPEED_SHARES = (1.0, 0.6, 0.3)
 _CREEP_DIRECTIONS = np.exp(1j * np.arange(-8, 8) * np.pi / 8)  # (16,) forward + i left
@@ -83,7 +82,7 @@ class PursuitPolicy:
         situation = self.tracker.update(state.situation, observation)
         obstacles = self._obstacles(state.obstacles_odom_m, observation)
         velocity, why, turning = self._choose(situation, observation, obstacles, state.turning)
-        command = VelocityCommand.of(velocity, observation.stamp_ns + _COMMAND_LIFE_NS)
+        command = VelocityCommand.of(velocity, observation.stamp_ns + COMMAND_LIFE_NS)
         decision = Decision(command, why=why, route_odom_m=situation.route_odom_m)
         return PursuitState(situation, turning, obstacles), decision
 

@@ -9,9 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robonav.errors import ConfigError, explain
-from robonav.types import ACTION_SIZE, Decision, Observation, RobotSpec, VelocityCommand
-
-_COMMAND_LIFE_NS = 250_000_000
+from robonav.types import ACTION_SIZE, COMMAND_LIFE_NS, Decision, Observation, RobotSpec, VelocityCommand
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,5 +61,5 @@ class RandomPolicy:
             target = draw.uniform(-1.0, 1.0, ACTION_SIZE)
         action = state.action + self._share * (target - state.action)
         velocity = self.spec.action_to_velocity(action)
-        command = VelocityCommand.of(velocity, observation.stamp_ns + _COMMAND_LIFE_NS)
+        command = VelocityCommand.of(velocity, observation.stamp_ns + COMMAND_LIFE_NS)
         return RandomState(state.seed, state.tick + 1, target, action), Decision(command, why="random")

@@ -64,9 +64,7 @@ def _kind(path: Path) -> str | None:
         return "checkpoint" if path.suffix == ".safetensors" else None
     if any((path / name).is_file() for name in ("bundle.json", "policy.onnx")):
         return "bundle"
-    if (path / _WEIGHTS).is_file() or (path / "checkpoints").is_dir():
-        return "checkpoint"
-    return None
+    return "checkpoint" if (path / _WEIGHTS).is_file() else None
 
 
 def _refuse(options: dict[str, Any], where: str) -> None:

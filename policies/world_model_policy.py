@@ -8,14 +8,14 @@ from typing import Literal, NamedTuple
 import numpy as np
 import torch
 
+from policies.same_robot import check_same_robot
 from robonav.errors import PolicyError, explain
 from robonav.imagination.agent import Agent, AgentState
 from robonav.learning.checkpoint import load_agent
 from robonav.planning.mppi import MPPIConfig, PlannerState, initial_planner_state, plan
 from robonav.planning.situation import Situation, SituationTracker
-from robonav.types import Decision, Float, Observation, PolicyInput, RobotSpec, VelocityCommand, policy_input_shapes
+from robonav.types import COMMAND_LIFE_NS, Decision, Float, Observation, PolicyInput, RobotSpec, VelocityCommand
 
-COMMAND_LIFE_NS = 250_000_000
 Planner = Literal["actor", "mppi"]
 
 
@@ -91,16 +91,10 @@ def load(path: str | Path, spec: RobotSpec, planner: Planner = "actor") -> World
 
     Raises:
         CheckpointError: missing or damaged.
-        PolicyError: trained for a robot with other sensors or limits, or an unknown planner.
+        PolicyError: trained for a robot that differs in size, limits, rate or sensors, or an unknown planner.
     """
     if planner not in ("actor", "mppi"):
         raise PolicyError(explain("planner", "'actor' or 'mppi'", repr(planner)))
     checkpoint = load_agent(path)
-    trained = checkpoint.spec
-    if policy_input_shapes(trained) != policy_input_shapes(spec) or trained.lidar != spec.lidar:
-        raise PolicyError(
-            explain(
-                f"{path}", f"the sensors of robot '{trained.name}'", f"those of '{spec.name}'", "train for this robot"
-            )
-        )
+    check_same_robot(checkpoint.spec, spec, f"checkpoint {path}", PolicyError)
     return WorldModelPolicy(checkpoint.agent, spec, planner, name=f"{Path(path).name}:{planner}")

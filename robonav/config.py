@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
+import subprocess
 import sys
 import types
 import typing
@@ -26,6 +27,10 @@ else:
     import tomli as tomllib
 
 T = TypeVar("T")
+_POSITIVE_OF_ROBOT = (
+    *("length_m", "width_m", "height_m", "vx_max_mps", "yaw_rate_max_radps", "rate_hz"),
+    *("acceleration_max_mps2", "yaw_acceleration_max_radps2"),
+)
 KINDS = ("train", "robots", "scenes", "suites", "deploy")
 
 
@@ -84,12 +89,19 @@ def load_robot(name: str) -> RobotSpec:
     """
     path = find_config("robots", name)
     spec = load_config(RobotSpec, path)
-    for key in ("length_m", "width_m", "height_m", "vx_max_mps", "yaw_rate_max_radps", "rate_hz"):
-        if getattr(spec, key) <= 0:
-            raise ConfigError(explain(f"{path}: {key}", "a number above 0", getattr(spec, key)))
-    for key, count in (("lidar.beams", spec.lidar.beams), ("local_map.cells", spec.local_map.cells)):
-        if count < 1:
-            raise ConfigError(explain(f"{path}: {key}", "at least 1", count))
+    lidar, depth = spec.lidar, spec.depth
+    positive = {key: getattr(spec, key) for key in _POSITIVE_OF_ROBOT}
+    positive |= {"lidar.range_m": lidar.range_m, "lidar.fov_rad": lidar.fov_rad, "depth.fov_rad": depth.fov_rad}
+    positive |= {"depth.range_m": depth.range_m, "local_map.resolution_m": spec.local_map.resolution_m}
+    counts = {"lidar.beams": lidar.beams, "local_map.cells": spec.local_map.cells}
+    counts |= {"depth.width": depth.width, "depth.height": depth.height}
+    checks = [(key, value, "a number above 0", value > 0) for key, value in positive.items()]
+    checks += [(key, count, "at least 1", count >= 1) for key, count in counts.items()]
+    checks += [(key, getattr(spec, key), "0 or more", getattr(spec, key) >= 0) for key in ("lag_s", "vy_max_mps")]
+    checks.append(("vx_min_mps", spec.vx_min_mps, "0 or less", spec.vx_min_mps <= 0))
+    for key, value, expected, fits in checks:
+        if not fits:
+            raise ConfigError(explain(f"{path}: {key}", expected, value))
     return spec
 
 
@@ -153,6 +165,28 @@ def package_versions() -> dict[str, str]:
         with contextlib.suppress(metadata.PackageNotFoundError):
             found[package] = metadata.version(package)
     return found
+
+
+def source_revision() -> str:
+    """Git revision of the checkout that this code runs from, with a + if it is changed; "" for an installed package."""
+    folder = Path(__file__).parent
+    try:
+        command = ["git", "-C", str(folder), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+"]
+        found = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return found.stdout.strip() if found.returncode == 0 and not (folder / "_configs").is_dir() else ""
+
+
+def require_at_least(config: Any, least: Mapping[str, float]) -> None:
+    """Checks fields of a config against their least values; for use in `__post_init__`.
+
+    Raises:
+        ConfigError: the first field that is below, with its name.
+    """
+    for key, bound in least.items():
+        if getattr(config, key) < bound:
+            raise ConfigError(explain(key, f"at least {bound}", getattr(config, key)))
 
 
 def _shown(value: Any) -> str:

@@ -10,19 +10,23 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from robonav.errors import RobonavError
+from robonav.errors import RobonavError, explain
 
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yields a temporary path in the same folder; on success it is synced and renamed to `path`, else removed.
 
-    The temporary keeps the suffix of `path`, since some writers choose the format by it.
+    The temporary keeps the suffix of `path`, since some writers choose the format by it. A link is followed.
 
     Raises:
-        RobonavError: the folder cannot be written or the disk is full.
+        RobonavError: the folder cannot be written, the disk is full, or `path` is a device or a folder.
     """
-    target = Path(path)
+    target = Path(path).resolve()
+    if target.exists() and not target.is_file():
+        raise RobonavError(
+            explain(str(path), "a regular file or a new one", "a folder or device", "choose another path")
+        )
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{target.stem}-", suffix=target.suffix, dir=target.parent)

@@ -22,6 +22,7 @@ ACTION_SIZE = 3  # (vx, vy, yaw rate), normalised to [-1, 1] by RobotSpec
 MODALITIES = ("scan", "local_map", "goal", "body")
 WAYPOINT_LOOKAHEADS_M = (0.8, 1.6, 3.0)
 LOCAL_MAP_CHANNELS = ("occupied", "free", "route")
+COMMAND_LIFE_NS = 250_000_000  # how long a policy's command holds from its observation's stamp: 2.5 ticks at 10 Hz
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ if ENV_ID not in gymnasium.registry:
 __all__ = ["ENV_ID", "load_scene", "make_env"]
 
 
-def make_env(scene: str = "rooms", robot: str = "a1", **options: Any) -> NavigateEnv:
+def make_env(scene: str = "rooms", robot: str | RobotSpec = "a1", **options: Any) -> NavigateEnv:
     """The environment without Gymnasium's wrappers; arguments as `sim.env.NavigateEnv`, all picklable.
 
     A factory for worker processes is ``functools.partial(sim.make_env, scene="rooms")``.

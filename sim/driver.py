@@ -153,12 +153,6 @@ class SimDriver:
         return self._arrived
 
     @property
-    def position_world(self) -> tuple[float, float]:
-        """(x, y) in the scene's frame, metres, at the last call that moved time."""
-        world = self._connected()
-        return world.x_m, world.y_m
-
-    @property
     def velocity(self) -> Velocity:
         """(vx, vy, yaw rate) of the base, in its own frame."""
         return self._connected().velocity

@@ -55,7 +55,7 @@ class NavigateEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
     def __init__(
         self,
         scene: str = "rooms",
-        robot: str = "a1",
+        robot: str | RobotSpec = "a1",
         depth: bool = False,
         policy_input: bool = True,
         render_mode: str | None = None,
@@ -64,7 +64,7 @@ class NavigateEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
         world: WorldConfig | None = None,
         scene_options: dict[str, Any] | None = None,
     ) -> None:
-        """Makes the world; `scene` and `scene_options` as in `sim.load_scene`, `view` is "chase" or "top".
+        """Makes the world; `scene`, `robot` and `scene_options` as in `sim.load_scene`, `view` is "chase" or "top".
 
         Raises:
             RobonavError: unknown scene, robot, view or reward key, or PyBullet is not installed.
@@ -74,7 +74,7 @@ class NavigateEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
         if view not in ("chase", "top"):
             raise ShapeError(explain("view", "'chase' or 'top'", repr(view)))
         self.render_mode = render_mode
-        self.robot: RobotSpec = load_robot(robot)
+        self.robot: RobotSpec = load_robot(robot) if isinstance(robot, str) else robot
         self.metadata = {**self.metadata, "render_fps": round(self.robot.rate_hz)}
         self.source: SceneSource = load_scene(scene, self.robot, **(scene_options or {}))
         self.rewards = (

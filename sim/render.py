@@ -71,8 +71,3 @@ def save_scenes(
             axes.legend(fontsize=7, loc="best")
     with atomic_path(path) as aside:
         figure.savefig(aside, dpi=110)
-
-
-def save_scene(path: str | Path, scene: Scene, paths_world_m: Mapping[str, NDArray[Any]] | None = None) -> None:
-    """Writes one scene with labelled (n, 2) polylines to a PNG; errors as `save_scenes`."""
-    save_scenes(path, [scene], [paths_world_m or {}])

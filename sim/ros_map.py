@@ -22,6 +22,7 @@ from robonav.types import RobotSpec, Scene
 from sim.geodesic import check_task
 from sim.rooms import place_task
 
+AREA_MAX_M2 = 300.0 * 300.0  # the search for a way takes 9 kB a square metre and more: 0.8 GB
 REQUIRED = ("image", "resolution", "origin", "occupied_thresh", "free_thresh", "negate")
 
 
@@ -109,7 +110,8 @@ def load_ros_map(path: str | Path) -> RosMap:
     """Reads a map_server .yaml and its image.
 
     Raises:
-        SceneError: missing file or key, an unknown key or mode, a value that is not finite, an image that is none.
+        SceneError: missing file or key, an unknown key or mode, a value that is not finite, an image that is none, or a
+            map so large that its resolution must be a slip.
     """
     path = Path(path)
     meta = _read_meta(path)
@@ -131,6 +133,7 @@ def load_ros_map(path: str | Path) -> RosMap:
     if mode not in ("trinary", "scale"):
         raise SceneError(f"{path}: mode '{mode}' cannot be read; {nearest(str(mode), ('trinary', 'scale'))}")
     image = _read_image(path.parent / str(meta["image"]), path)
+    _check_size(path, image.shape, resolution, float(origin[2]))
     darkness = image / 255.0 if negate else 1.0 - image / 255.0
     darkness = darkness[::-1]  # image row 0 is the highest y
     return RosMap(
@@ -248,6 +251,17 @@ def _number(path: Path, meta: dict[str, Any], key: str) -> float:
     if not _finite(meta[key]):
         raise SceneError(explain(f"{path}: {key}", "a finite number", meta[key]))
     return float(meta[key])
+
+
+def _check_size(path: Path, shape: tuple[int, ...], resolution_m: float, yaw_rad: float) -> None:
+    """Refuses a map whose upright bounds are beyond AREA_MAX_M2; a turned long one covers far more than its cells."""
+    height_m, width_m = (cells * resolution_m for cells in shape)
+    c, s = abs(math.cos(yaw_rad)), abs(math.sin(yaw_rad))
+    if not (c * width_m + s * height_m) * (s * width_m + c * height_m) <= AREA_MAX_M2:
+        size = f"{width_m:.4g} x {height_m:.4g} m, turned by {yaw_rad:.4g} rad"
+        where, limit = f"{path}: resolution", math.sqrt(AREA_MAX_M2)
+        expected = f"metres a cell, for a map of up to {limit:.0f} x {limit:.0f} m"
+        raise SceneError(explain(where, expected, f"{resolution_m} (a map of {size})", "correct the unit"))
 
 
 def _read_image(path: Path, named_by: Path) -> NDArray[np.float64]:

@@ -212,3 +212,27 @@ def test_a_lidar_without_beams_is_refused(tmp_path):
     path.write_text(find_config("robots", "a1").read_text().replace("beams = 128", "beams = 0"))
     with pytest.raises(ConfigError, match=r"lidar\.beams: expected at least 1, got 0"):
         load_robot(str(path))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line"),
+    [
+        ("vx_min_mps = -0.4", "vx_min_mps = 0.5", "vx_min_mps: expected 0 or less"),
+        (
+            "acceleration_max_mps2 = 3.0",
+            "acceleration_max_mps2 = -3.0",
+            "acceleration_max_mps2: expected a number above 0",
+        ),
+        ("range_m = 8.0", "range_m = -8.0", "lidar.range_m"),
+        ("lag_s = 0.15", "lag_s = -0.1", "lag_s"),
+        ("beams = 128", "beams = 0", "lidar.beams: expected at least 1"),
+        ("height = 64", "height = 0", "depth.height"),
+    ],
+)
+def test_a_robot_with_impossible_limits_or_sensors_is_refused(tmp_path, old, new, line):
+    text = find_config("robots", "a1").read_text()
+    assert old in text
+    path = tmp_path / "robot.toml"
+    path.write_text(text.replace(old, new))
+    with pytest.raises(ConfigError, match=line):
+        load_robot(str(path))

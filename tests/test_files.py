@@ -64,7 +64,7 @@ def test_a_folder_that_cannot_be_is_one_line(tmp_path):
 
 def test_a_target_that_is_a_folder_is_one_line(tmp_path):
     (tmp_path / "taken").mkdir()
-    with pytest.raises(RobonavError, match="cannot write"):
+    with pytest.raises(RobonavError, match="regular file"):
         write_text_atomic(tmp_path / "taken", "")
     assert names(tmp_path) == ["taken"]
 
@@ -75,3 +75,18 @@ def test_json_refuses_nan_and_keeps_the_old_file(tmp_path):
     with pytest.raises(ValueError, match="JSON"):
         write_json_atomic(target, {"rate": float("nan")})
     assert json.loads(target.read_text()) == {"rate": 0.5}
+
+
+def test_a_link_is_followed_and_a_device_or_folder_refused(tmp_path):
+    real = tmp_path / "real.json"
+    link = tmp_path / "link.json"
+    real.write_text("old")
+    link.symlink_to(real)
+    write_text_atomic(link, "new")
+    assert link.is_symlink()
+    assert real.read_text() == "new"
+    os.mkfifo(tmp_path / "pipe")
+    for target in (tmp_path / "pipe", tmp_path, Path("/dev/null")):
+        with pytest.raises(RobonavError, match="regular file"):
+            write_text_atomic(target, "x")
+    assert not Path("/dev/null").is_file()

@@ -153,6 +153,8 @@ def _reduce(message: str) -> str:
     text = text.removeprefix("Error parsing ").replace("Could not find valid parse for arguments: ", "cannot read ")
     text = re.sub(r"invalid literal for int\(\) with base 10: (.+)", r"expected a whole number, got \1", text)
     text = re.sub(r"could not convert string to float: (.+)", r"expected a number, got \1", text)
+    # Of a value that may be left out, the alternative None is no news to whoever typed one.
+    text = re.sub(r"no type matching .* could be instantiated from .*<class '\w+'>: (?=expected)", "", text)
     text = text.replace("Unrecognized options:", "unexpected argument:").replace(". Expected ", ", expected ")
     text = text.replace("expected 1 values", "expected one")
     return (text[:1].lower() + text[1:]) if text else "the arguments cannot be read"

@@ -156,8 +156,8 @@ def _check_outputs(args: EvaluateArgs) -> None:
         where = f"--{flag.replace('_', '-')}"
         if suffixes and path.suffix.lower() not in suffixes:
             raise ConfigError(explain(where, f"a path that ends in {' or '.join(suffixes)}", f"'{path}'"))
-        if path.is_dir():
-            raise ConfigError(explain(where, "a file", f"the folder '{path}'", "add a file name"))
+        if path.exists() and not path.is_file():
+            raise ConfigError(explain(where, "a file", f"the folder or device '{path}'", "add a file name"))
         folder = next(p for p in path.absolute().parents if p.exists())
         try:
             with tempfile.TemporaryFile(dir=folder):

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from robonav.cli.args import parse
-from robonav.errors import RobonavError, explain
+from robonav.errors import MissingDependencyError, RobonavError, explain
+
+if TYPE_CHECKING:
+    from robonav.learning.checkpoint import Checkpoint
+
+PARITY_SEED = 2_000_000_000  # far from the seeds of training and evaluation
+EPISODE_TICKS = 80  # at most, so that the record holds several resets
 
 DESCRIPTION = "Exports a checkpoint to a bundle: ONNX graph, contract, parity record, model card."
 EXAMPLES = [
@@ -43,12 +49,14 @@ def main(argv: list[str]) -> int:
             raise RobonavError(explain("--notes", "a Markdown file", f"'{args.notes}'", "check the path"))
         notes = args.notes.read_text()
 
+    from deploy.bundle import check_target
     from deploy.export import export
     from robonav.learning.checkpoint import load_agent
 
+    check_target(args.out)
     checkpoint = load_agent(args.checkpoint)
-    ticks = _driven_ticks(checkpoint.spec.name, args.scene, checkpoint)
-    bundle = export(args.checkpoint, args.out, args.name or args.out.resolve().name, ticks, notes)
+    ticks = _driven_ticks(args.scene, checkpoint)
+    bundle = export(checkpoint, args.out, args.name or args.out.resolve().name, ticks, notes)
     print(
         f"wrote {args.out}: torch and onnxruntime differ by at most {bundle.parity.max_abs_diff:.1e} "
         f"over {bundle.parity.ticks} ticks; check it anywhere with: robonav verify {args.out}"
@@ -56,38 +64,42 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _driven_ticks(robot: str, scene: str, checkpoint: Any) -> list[dict[str, Any]]:
-    """Observations of real simulated episodes, driven by the exported policy; synthetic ones without the simulator."""
-    import numpy as np
-
-    from deploy.bundle import PARITY_TICKS
+def _driven_ticks(scene: str, checkpoint: Checkpoint) -> list[dict[str, Any]]:
+    """Ticks of real simulated episodes, driven by the exported policy; synthetic ones without the simulator."""
     from deploy.export import synthetic_ticks
 
     try:
         import sim
-    except ModuleNotFoundError:
+
+        env = sim.make_env(scene=scene, robot=checkpoint.spec)
+    except MissingDependencyError:
         print("the simulator is not installed: the parity record is made from synthetic observations")
         return synthetic_ticks(checkpoint.spec)
-    import torch
-
-    from robonav.imagination.agent import Agent
-
-    agent: Agent = checkpoint.agent
-    env = sim.make_env(scene=scene, robot=robot)
-    ticks: list[dict[str, Any]] = []
-    episode = 0
     try:
-        while len(ticks) < PARITY_TICKS:
-            observation, _ = env.reset(seed=2_000_000_000 + episode)
-            episode += 1
-            state, action, reset, done = agent.initial_state(1), torch.zeros(1, 3), 1.0, False
-            while not done and len(ticks) < PARITY_TICKS and not (reset == 0 and len(ticks) % 80 == 0):
-                ticks.append({**observation, "reset": np.float32(reset)})
-                inputs = {k: torch.from_numpy(np.asarray(v))[None] for k, v in observation.items() if k != "depth_m"}
-                step = agent.step(state, inputs, action, torch.tensor([reset]))
-                state, action, reset = step.state, step.action, 0.0
-                observation, _, terminated, truncated, _ = env.step(action[0].numpy())
-                done = terminated or truncated
+        return _drive(env, checkpoint)
     finally:
         env.close()
+
+
+def _drive(env: Any, checkpoint: Checkpoint) -> list[dict[str, Any]]:
+    """PARITY_TICKS observations of the environment under the actor's mean, each with ``reset``."""
+    import numpy as np
+    import torch
+
+    from deploy.bundle import PARITY_TICKS
+
+    agent, ticks, episode = checkpoint.agent, list[dict[str, Any]](), 0
+    while len(ticks) < PARITY_TICKS:
+        observation, _ = env.reset(seed=PARITY_SEED + episode)
+        episode += 1
+        state, action = agent.initial_state(1), torch.zeros(1, 3)
+        for tick in range(EPISODE_TICKS):
+            reset = float(tick == 0)
+            ticks.append({**observation, "reset": np.float32(reset)})
+            inputs = {k: torch.from_numpy(np.asarray(v))[None] for k, v in observation.items()}
+            step = agent.step(state, inputs, action, torch.tensor([reset]))
+            state, action = step.state, step.action
+            observation, _, terminated, truncated, _ = env.step(action[0].numpy())
+            if terminated or truncated or len(ticks) == PARITY_TICKS:
+                break
     return ticks

@@ -20,7 +20,7 @@ class ReplayArgs:
     log: tyro.conf.Positional[Path]
     """The MCAP log of a run."""
     bundle: Path | None = None
-    """Folder of the bundle; the one that the log names if not given."""
+    """Folder of the bundle, or a name under policies/pretrained; the one that the log names if not given."""
     picture: Path | None = None
     """Where the picture of the episode goes; beside the log, as .png, if not given."""
     no_picture: bool = False
@@ -34,7 +34,7 @@ def main(argv: Sequence[str]) -> int:
     description = (
         "Infers every decision of a log again from its observations, reports the first that differs, draws the episode."
     )
-    examples = ["robonav replay a.mcap", "robonav replay a.mcap --bundle policies/pretrained/rooms --picture a.png"]
+    examples = ["robonav replay a.mcap", "robonav replay a.mcap --bundle policies/pretrained/quick --picture a.png"]
     args = parse(ReplayArgs, argv, "robonav replay", description, examples)
     from deploy.replay import replay
 
@@ -55,6 +55,8 @@ def main(argv: Sequence[str]) -> int:
     if report.difference is not None:
         d = report.difference
         print(f"replay    differs first at tick {d.tick}: {d.field} was {d.logged}, is {d.replayed}")
+    elif report.ticks == 0:
+        print("replay    the log holds no decision, so nothing can be compared")
     elif report.identical:
         print(f"replay    {report.replayed} of {report.ticks} decisions identical, bit for bit; no tick differs")
     else:

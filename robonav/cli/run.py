@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from robonav.cli.args import parse
+from robonav.cli.args import UsageError, parse
 from robonav.config import find_config, load_config, load_robot
-from robonav.errors import LinkError, nearest
+from robonav.errors import LinkError, explain, nearest
 
 if TYPE_CHECKING:
+    from deploy.config import DeployConfig
     from deploy.report import RunReport
 
 # A driver by name: "module:factory" and whether it takes the scene. Imported in the driver's process only.
@@ -23,6 +24,7 @@ DRIVERS = {
     "point": ("deploy.drivers:PointDriver", False),
     "null": ("deploy.drivers:NullDriver", False),
 }
+SEED_MAX = 2**63 - 1  # of the wire
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
 
@@ -31,8 +33,8 @@ EXIT_INTERRUPTED = 130
 class RunArgs:
     """Arguments of run."""
 
-    bundle: Path
-    """Folder of the bundle."""
+    bundle: Path | None = None
+    """Folder of the bundle, or a name under policies/pretrained; the shipped one, quick, if not given."""
     driver: str = "sim"
     """sim (PyBullet), point (a disc in an empty room), null (stands still), or module:factory of your own."""
     robot: str = "a1"
@@ -40,11 +42,11 @@ class RunArgs:
     scene: str = "office"
     """For the simulator: a preset, a ROS map .yaml, a BARN grid .npy, or a scene .toml."""
     seed: int = 0
-    """Number of the scene, and of the policy's random numbers."""
+    """Number of the scene, and of the policy's random numbers; 0 or more."""
     log: Path = Path("run.mcap")
     """Where the log is written; an older one is replaced."""
     timeout_s: float | None = None
-    """After which the run ends; the config's if not given."""
+    """After which the run ends; the config's or the scene's, whichever is longer, if not given."""
     config: str = "default"
     """Preset under configs/deploy, or a .toml file: governor, times, log."""
     json: bool = False
@@ -55,25 +57,26 @@ def main(argv: Sequence[str]) -> int:
     """Exit status 0 if the robot arrived and the log is whole, 130 after Ctrl-C, else 1."""
     description = "Drives a robot to its goal: driver, governor, navigator and recorder as processes over ZeroMQ."
     examples = [
-        "robonav run --bundle policies/pretrained/rooms --driver sim --scene office --log a.mcap",
-        "robonav run --bundle policies/pretrained/rooms --driver point --json",
+        "robonav run --driver sim --scene office --log a.mcap",
+        "robonav run --bundle policies/pretrained/quick --driver point --json",
     ]
     args = parse(RunArgs, argv, "robonav run", description, examples)
+    if not 0 <= args.seed <= SEED_MAX:
+        raise UsageError(explain("--seed", f"a whole number from 0 to {SEED_MAX}", args.seed))
     factory, in_scene = _driver(args.driver)
-    from deploy.config import DeployConfig
+    from deploy.bundle import find_bundle
     from deploy.report import INTERRUPTED
     from deploy.supervisor import run
 
-    config = load_config(DeployConfig, find_config("deploy", args.config))
-    if args.timeout_s is not None:
-        config = dataclasses.replace(config, time_limit_s=args.timeout_s)
+    bundle = find_bundle(args.bundle)
+    config = _config(args, in_scene)
     kwargs: dict[str, Any] = {"robot": args.robot}
     labels = {"robot_preset": args.robot, "driver_name": args.driver}
     if in_scene:
         kwargs |= {"scene": args.scene, "seed": args.seed}
         labels["scene"] = args.scene
     report = run(
-        args.bundle,
+        bundle,
         factory,
         args.log,
         robot=load_robot(args.robot),
@@ -91,6 +94,19 @@ def main(argv: Sequence[str]) -> int:
     if report.outcome == INTERRUPTED:
         return EXIT_INTERRUPTED
     return 0 if report.success else EXIT_FAILED
+
+
+def _config(args: RunArgs, in_scene: bool) -> DeployConfig:
+    """The preset with this run's time limit; a scene that says how long its task may take is given that time."""
+    from deploy.config import DeployConfig
+
+    config = load_config(DeployConfig, find_config("deploy", args.config))
+    limit_s = args.timeout_s
+    if limit_s is None and in_scene:
+        import sim  # the scene alone: PyBullet stays in the driver's process
+
+        limit_s = max(config.time_limit_s, sim.load_scene(args.scene, args.robot).scene(args.seed).time_limit_s)
+    return config if limit_s is None else dataclasses.replace(config, time_limit_s=limit_s)
 
 
 def _driver(name: str) -> tuple[str, bool]:

@@ -63,6 +63,7 @@ def main(argv: list[str]) -> int:
     for scene in args.config.collect.scenes:
         sim.load_scene(scene)  # an unknown scene is told before anything starts
     trainer = train(args.config, spec, SceneEnvironment(args.config.robot), args.out, args.resume)
+    _draw(args.out)
     c = trainer.counters
     success = f"{sum(c.greedy) / len(c.greedy):.2f}" if c.greedy else "no episode yet"
     print(
@@ -70,6 +71,16 @@ def main(argv: list[str]) -> int:
         f"success of the last {len(c.greedy)} greedy episodes: {success}; checkpoint: {args.out}/checkpoint.safetensors"
     )
     return 0
+
+
+def _draw(run: Path) -> None:
+    """Draws ``curve.png``, where the extra for pictures is installed."""
+    from importlib.util import find_spec
+
+    from robonav.learning.curve import draw_curve
+
+    if find_spec("matplotlib") is not None:
+        draw_curve(run, run / "curve.png")
 
 
 def _preset(argv: list[str]) -> str:

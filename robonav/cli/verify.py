@@ -17,7 +17,7 @@ class VerifyArgs:
     """Arguments of verify."""
 
     bundle: tyro.conf.Positional[Path]
-    """Folder of the bundle."""
+    """Folder of the bundle, or a name under policies/pretrained."""
     json: bool = False
     """Print the findings as JSON."""
 
@@ -27,10 +27,11 @@ def main(argv: Sequence[str]) -> int:
     description = (
         "Checks a bundle: files, hashes, contract against graph, 200 ticks against torch's recorded answers, latency."
     )
-    args = parse(VerifyArgs, argv, "robonav verify", description, ["robonav verify policies/pretrained/rooms"])
+    args = parse(VerifyArgs, argv, "robonav verify", description, ["robonav verify policies/pretrained/quick"])
+    from deploy.bundle import find_bundle
     from deploy.verify import verify
 
-    found = verify(args.bundle)
+    found = verify(find_bundle(args.bundle))
     if args.json:
         print(json.dumps(found.to_json(), indent=2))
         return 0

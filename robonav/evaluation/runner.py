@@ -59,11 +59,6 @@ class Trial:
     options: EpisodeOptions
 
 
-def run_episode(env: Any, policy: Policy, seed: int, options: EpisodeOptions) -> Episode:
-    """Runs one episode; see `record_episode`."""
-    return record_episode(env, policy, seed, options).episode
-
-
 def record_episode(env: Any, policy: Policy, seed: int, options: EpisodeOptions) -> Recording:
     """Runs one episode and keeps its poses. The time of each decision is that of `policy.act` alone.
 

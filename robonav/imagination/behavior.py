@@ -13,6 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from robonav.config import require_at_least
+from robonav.errors import ConfigError, explain
 from robonav.types import ACTION_SIZE
 from robonav.world_model.model import WorldModel, WorldModelState
 from robonav.world_model.nets import TwoHotHead, mlp
@@ -50,6 +52,19 @@ class BehaviorConfig:
     """Weight of the value loss on replayed sequences."""
     return_decay: float = 0.99
     """Decay of the running range of returns."""
+
+    def __post_init__(self) -> None:
+        """Checks ranges.
+
+        Raises:
+            ConfigError: with the name of the value that does not fit.
+        """
+        require_at_least(self, {"hidden": 1, "layers": 1, "horizon": 1, "dreams": 1, "min_std": 0, "entropy": 0})
+        for name in ("discount", "lambda_", "slow_decay", "return_decay"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(explain(name, "a number from 0 to 1", getattr(self, name)))
+        if self.max_std < self.min_std:
+            raise ConfigError(explain("max_std", f"at least min_std = {self.min_std}", self.max_std))
 
 
 class Normal(NamedTuple):

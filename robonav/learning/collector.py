@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -180,8 +181,10 @@ def _work(connection: Connection, config: WorkerConfig, env_factory: EnvFactory)
         pass  # the learner is gone or the user stopped it: nothing is left to do
     except RobonavError as error:
         connection.send(error)
-    except Exception:  # noqa: BLE001 (whatever it was, the learner has to hear of it)
-        connection.send(RobonavError(f"collector {config.index} failed: {traceback.format_exc(limit=-2)}"))
+    except Exception as error:  # noqa: BLE001 (whatever it was, the learner has to hear of it)
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        what = f"{type(error).__name__}: {error} ({Path(place.filename).name}:{place.lineno})"
+        connection.send(RobonavError(f"collector {config.index} failed: {what}"))
     finally:
         if collector is not None:
             collector.close()
@@ -205,8 +208,33 @@ class CollectorPool:
     def request(self, iteration: int, steps: int, weights: Mapping[str, Tensor] | None) -> None:
         """Asks every worker for a chunk; returns at once."""
         arrays = None if weights is None else {k: v.numpy() for k, v in weights.items()}
-        for connection in self.connections:
-            connection.send((iteration, steps, arrays))
+        for index in range(len(self.connections)):
+            self._send(index, (iteration, steps, arrays))
+
+    def _send(self, index: int, request: Any) -> None:
+        """Sends to a worker; the last words of one that is gone become the error."""
+        connection = self.connections[index]
+        try:
+            connection.send(request)
+        except OSError:
+            self._answer(index)
+            raise self._death(index) from None
+
+    def _answer(self, index: int) -> Any:
+        """The next answer of a worker, or its error."""
+        try:
+            answer = self.connections[index].recv()
+        except (EOFError, OSError):
+            raise self._death(index) from None
+        if isinstance(answer, RobonavError):
+            raise answer
+        return answer
+
+    def _death(self, index: int) -> RobonavError:
+        self.processes[index].join(timeout=1)
+        return RobonavError(
+            f"collector {index} died (exit code {self.processes[index].exitcode}); continue with --resume"
+        )
 
     def receive(self) -> tuple[Arrays, list[EpisodeResult], list[int]]:
         """The chunk of all streams, the ended episodes, and the episodes started so far, in the order of the streams.
@@ -214,24 +242,15 @@ class CollectorPool:
         Raises:
             RobonavError: a worker failed or died.
         """
-        answers = []
-        for index, connection in enumerate(self.connections):
-            try:
-                answer = connection.recv()
-            except EOFError:
-                code = self.processes[index].exitcode
-                raise RobonavError(f"collector {index} died (exit code {code}); resume with --resume") from None
-            if isinstance(answer, RobonavError):
-                raise answer
-            answers.append(answer)
+        answers = [self._answer(index) for index in range(len(self.connections))]
         chunk = {k: np.concatenate([a[0][k] for a in answers]) for k in answers[0][0]}
         results = [result for a in answers for result in a[1]]
         return chunk, results, [count for a in answers for count in a[2]]
 
     def restart(self) -> None:
         """Makes every worker abandon its episodes."""
-        for connection in self.connections:
-            connection.send("restart")
+        for index in range(len(self.connections)):
+            self._send(index, "restart")
 
     def close(self) -> None:
         """Ends the workers."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from robonav.config import require_at_least
 from robonav.errors import ConfigError, explain
 from robonav.imagination.agent import AgentConfig
 
@@ -25,6 +26,18 @@ class CollectConfig:
     prefill: int = 4096
     """Steps of smooth random commands before learning starts."""
 
+    def __post_init__(self) -> None:
+        """Checks ranges and relations.
+
+        Raises:
+            ConfigError: with the name of the value that does not fit.
+        """
+        require_at_least(self, {"workers": 1, "envs": 1, "steps": 1, "greedy_envs": 0, "prefill": 0})
+        if not self.scenes:
+            raise ConfigError(explain("scenes", "at least one scene preset", "none"))
+        if self.greedy_envs > self.envs:
+            raise ConfigError(explain("greedy_envs", f"at most envs = {self.envs}", self.greedy_envs))
+
 
 @dataclass(frozen=True, slots=True)
 class OptimizerConfig:
@@ -42,6 +55,18 @@ class OptimizerConfig:
     """Updates over which the learning rates rise."""
     average: float = 0.99
     """Decay of the running average of the weights, which is what is evaluated and exported."""
+
+    def __post_init__(self) -> None:
+        """Checks ranges.
+
+        Raises:
+            ConfigError: with the name of the value that does not fit.
+        """
+        require_at_least(
+            self, dict.fromkeys(("model_lr", "behavior_lr", "weight_decay", "clip", "warmup", "average"), 0)
+        )
+        if self.average >= 1:
+            raise ConfigError(explain("average", "below 1", self.average))
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +101,18 @@ class TrainConfig:
     """Threads of the learner."""
 
     def __post_init__(self) -> None:
+        """Checks ranges and relations.
+
+        Raises:
+            ConfigError: with the name of the value that does not fit.
+        """
+        ones = ("batch", "updates", "updates_per_iteration", "replay_steps", "checkpoint_every", "threads")
+        require_at_least(
+            self, {**dict.fromkeys(ones, 1), "length": 2, "seed": 0, "behavior_start": 0, "max_minutes": 0}
+        )
         if self.checkpoint_every % self.updates_per_iteration:
             multiple = f"a multiple of updates_per_iteration = {self.updates_per_iteration}"
             raise ConfigError(explain("checkpoint_every", multiple, self.checkpoint_every))
-        if self.collect.greedy_envs > self.collect.envs:
-            raise ConfigError(explain("collect.greedy_envs", f"at most {self.collect.envs}", self.collect.greedy_envs))
-        for name in ("batch", "length", "updates", "updates_per_iteration", "replay_steps", "threads"):
-            if getattr(self, name) < 1:
-                raise ConfigError(explain(name, "at least 1", getattr(self, name)))
 
     @property
     def streams(self) -> int:

@@ -18,9 +18,9 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from robonav.config import package_versions, to_mapping
+from robonav.config import package_versions, source_revision, to_mapping
 from robonav.errors import CheckpointError, RobonavError
-from robonav.files import write_json_atomic
+from robonav.files import write_json_atomic, write_text_atomic
 from robonav.imagination.agent import Agent
 from robonav.imagination.behavior import dream
 from robonav.learning.checkpoint import (
@@ -81,6 +81,7 @@ class Trainer:
 
     def __init__(self, config: TrainConfig, spec: RobotSpec) -> None:
         self.config, self.spec = config, spec
+        self.revision = source_revision()
         torch.manual_seed(config.seed)
         self.rng = np.random.default_rng(config.seed)
         self.agent = Agent(config.agent, spec)
@@ -141,7 +142,9 @@ class Trainer:
     def _apply(self, optimizer: torch.optim.Optimizer, loss: Tensor, what: str) -> None:
         """One step of an optimiser, with warm-up and a clipped gradient."""
         if not torch.isfinite(loss):
-            raise RobonavError(f"{what}: the loss is {float(loss)} at update {self.counters.updates}; lower the rate")
+            raise RobonavError(
+                f"{what}: the loss is {float(loss.detach())} at update {self.counters.updates}; lower the rate"
+            )
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         o = self.config.optimizer
@@ -175,6 +178,7 @@ class Trainer:
             "scenes": list(self.config.collect.scenes),
             "situation": to_mapping(SituationConfig()),
             "versions": package_versions(),
+            "revision": self.revision,
         }
         tensors: dict[str, Tensor] = {f"agent.{k}": v for k, v in self.agent.state_dict().items()}
         tensors |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
@@ -292,6 +296,7 @@ def _loop(trainer: Trainer, pool: Pool, folder: Path, log: RunLog) -> None:
             break
 
 
+ROW_EVERY = 30  # updates between rows of progress.csv
 COLUMNS = (
     *("model", "scan", "map", "goal", "body", "dynamics", "representation", "reward", "continue"),
     *("actor", "critic", "replay_value", "entropy", "return"),
@@ -310,6 +315,7 @@ class RunLog:
         self.bar = tqdm(total=self.config.updates, initial=self.start.updates, unit="upd", smoothing=0.05)
         self.rows: deque[dict[str, float]] = deque(maxlen=20)
         self.begin, self.begin_steps = time.monotonic(), self.start.env_steps
+        self._keep_rows_until(self.start.updates)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -330,8 +336,18 @@ class RunLog:
             self.writer.add_scalar(f"run/{name}", shown[name], counters.env_steps)
         self.bar.set_postfix(shown, refresh=False)
         self.bar.update(counters.updates - self.bar.n)
-        if scalars and counters.iteration % 10 == 0:
+        due = counters.updates // ROW_EVERY > (counters.updates - len(scalars)) // ROW_EVERY
+        if scalars and (due or counters.updates >= self.config.updates):
             self._write_row(counters, shown)
+
+    def _keep_rows_until(self, updates: int) -> None:
+        """Drops rows after the checkpoint that this run starts from, which a killed run left."""
+        if not self.path.exists():
+            return
+        with self.path.open(newline="") as stream:
+            head, *rows = list(csv.reader(stream))
+        kept = [row for row in rows if row and float(row[0]) <= updates]
+        write_text_atomic(self.path, "".join(",".join(row) + "\r\n" for row in ([head, *kept] if updates else [])))
 
     def _write_row(self, counters: Counters, shown: dict[str, Any]) -> None:
         means = {k: sum(r.get(k, 0.0) for r in self.rows) / len(self.rows) for k in COLUMNS}
@@ -343,7 +359,7 @@ class RunLog:
             "success_sampled": shown["sampled"],
             **{k: float(f"{v:.5g}") for k, v in means.items() if math.isfinite(v)},
         }
-        new = not self.path.exists()
+        new = not self.path.exists() or self.path.stat().st_size == 0
         with self.path.open("a", newline="") as stream:
             writer = csv.DictWriter(stream, fieldnames=list(row))
             if new:

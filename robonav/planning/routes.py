@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -11,7 +10,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from robonav.errors import ConfigError, explain
-from robonav.geometry import inverse_transform_points
 from robonav.mapping.costmap import BASE_COST, BLOCKED, Costmap
 
 _CARDINAL, _DIAGONAL = 5, 7  # whole-number edge costs, 1 : 1.4
@@ -99,22 +97,6 @@ def progress_on_route(route_odom_m: NDArray[np.floating], position_odom_m: Array
     distance[end < from_m] = np.inf
     best = int(np.argmin(distance))
     return float(end[best] - span[best] + along[best])
-
-
-def waypoints_on_route(
-    route_odom_m: NDArray[np.floating], pose_odom_base: ArrayLike, lookaheads_m: Sequence[float], from_m: float = 0.0
-) -> NDArray[np.float32]:
-    """(k, 2) points of the route in the base frame, each a lookahead of arc length past the point closest to the robot.
-
-    Args:
-        route_odom_m: (n, 2) polyline, n >= 2.
-        pose_odom_base: (x, y, yaw).
-        lookaheads_m: arc lengths; past the route's end they give its end.
-        from_m: progress already made, so that the closest point never moves back.
-    """
-    progress = progress_on_route(route_odom_m, pose_odom_base, from_m)
-    points = points_at(route_odom_m, progress + np.asarray(lookaheads_m))
-    return inverse_transform_points(pose_odom_base, points).astype(np.float32)
 
 
 def points_at(route_odom_m: NDArray[np.floating], arc_length_m: ArrayLike) -> NDArray[np.float64]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from robonav.config import require_at_least
 from robonav.errors import ConfigError, explain
 from robonav.ssm.mamba3 import Mamba3, Mamba3State
 
@@ -37,6 +38,12 @@ class BackboneConfig:
     """Width of the SwiGLU block over D; 0 leaves it out."""
 
     def __post_init__(self) -> None:
+        """Checks the pattern and the sizes.
+
+        Raises:
+            ConfigError: with the name of the value that does not fit.
+        """
+        require_at_least(self, {"d_model": 1, "d_state": 1, "headdim": 1, "mlp_ratio": 0})
         unknown = [letter for letter in self.pattern if letter not in LAYERS]
         if unknown or not self.pattern:
             got = f"{self.pattern!r} (unknown: {', '.join(unknown) or 'empty'})"

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from robonav.config import require_at_least
 from robonav.errors import ConfigError, explain
 from robonav.types import LOCAL_MAP_CHANNELS, MODALITIES, WAYPOINT_LOOKAHEADS_M, RobotSpec
 from robonav.world_model.nets import mlp, symlog
@@ -36,6 +37,14 @@ class EncoderConfig:
     """Features of the local map."""
     hidden: int = 192
     """Hidden width of the joint layer and of the decoders."""
+
+    def __post_init__(self) -> None:
+        """Checks ranges.
+
+        Raises:
+            ConfigError: with the name of the value that does not fit.
+        """
+        require_at_least(self, dict.fromkeys(("sectors", "sector_width", "vector_width", "map_width", "hidden"), 1))
 
 
 def log_range(scan_m: Tensor) -> Tensor:

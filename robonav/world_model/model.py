@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from robonav.config import require_at_least
 from robonav.errors import ConfigError, explain
 from robonav.ssm.backbone import Backbone, BackboneConfig, SSMState, select_state
 from robonav.types import ACTION_SIZE, RobotSpec
@@ -60,6 +61,7 @@ class WorldModelConfig:
         Raises:
             ConfigError: they do not fit.
         """
+        require_at_least(self, {"groups": 1, "classes": 2, "hidden": 1, "free_nats": 0})
         if not 0 <= self.sampled_groups <= self.groups:
             raise ConfigError(explain("model.sampled_groups", f"0 to groups = {self.groups}", self.sampled_groups))
 

@@ -14,9 +14,9 @@ from deploy.export import export, record, synthetic_ticks, to_onnx
 from policies.bundle import load_bundle
 from policies.registry import make_policy
 from robonav.config import load_robot
-from robonav.errors import BundleError, CheckpointError
+from robonav.errors import BundleError, MissingDependencyError
 from robonav.imagination.agent import Agent
-from robonav.learning.checkpoint import save_agent
+from robonav.learning.checkpoint import load_agent, save_agent
 
 SPEC = load_robot("a1")
 
@@ -37,7 +37,7 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def bundle_folder(run_folder: Path) -> Path:
     """Its bundle."""
     folder = run_folder / "bundle"
-    export(run_folder, folder, "tiny", synthetic_ticks(SPEC))
+    export(load_agent(run_folder), folder, "tiny", synthetic_ticks(SPEC))
     return folder
 
 
@@ -82,8 +82,6 @@ def test_torch_policy_and_bundle_policy_decide_alike(run_folder: Path, bundle_fo
 
 
 def test_recorded_memory_is_dropped_by_a_reset(run_folder: Path) -> None:
-    from robonav.learning.checkpoint import load_agent
-
     agent = load_agent(run_folder).agent
     ticks = synthetic_ticks(SPEC, count=8)
     for t, tick in enumerate(ticks):
@@ -97,7 +95,6 @@ def test_recorded_memory_is_dropped_by_a_reset(run_folder: Path) -> None:
 
 def test_a_graph_that_differs_from_torch_is_refused_and_nothing_is_written(run_folder: Path, tmp_path: Path) -> None:
     from deploy.bundle import make_contract, write_bundle
-    from robonav.learning.checkpoint import load_agent
     from robonav.planning.situation import SituationConfig
 
     agent = load_agent(run_folder).agent
@@ -112,6 +109,33 @@ def test_a_graph_that_differs_from_torch_is_refused_and_nothing_is_written(run_f
     assert list(tmp_path.iterdir()) == []
 
 
-def test_exporting_nothing_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="no such file"):
-        export(tmp_path / "missing", tmp_path / "out", "x", [])
+def test_without_the_simulator_the_record_is_synthetic(
+    run_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import sim
+    from robonav.cli import export as command
+
+    def missing(**_: object) -> None:
+        raise MissingDependencyError("no pybullet")
+
+    monkeypatch.setattr(sim, "make_env", missing)
+    ticks = command._driven_ticks("rooms", load_agent(run_folder))
+    assert len(ticks) == PARITY_TICKS
+    assert "synthetic" in capsys.readouterr().out
+
+
+def test_exporting_nothing_or_over_something_else_is_one_line_at_once(
+    run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from robonav.cli.main import main
+
+    (tmp_path / "mine.txt").write_text("mine")
+    for source, out, line in (
+        (tmp_path / "missing", tmp_path / "out", "no such file"),
+        (run_folder, tmp_path, "older bundle"),
+    ):
+        assert main(["export", str(source), "--out", str(out)]) == 2
+        error = capsys.readouterr().err
+        assert line in error
+        assert error.count("\n") == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]

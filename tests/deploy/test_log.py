@@ -16,8 +16,8 @@ from deploy import recorder as recording
 from deploy import wire
 from deploy.config import RecorderConfig
 from deploy.log_reader import read_log, recover
-from deploy.recorder import TOPICS, LogWriter
-from deploy.report import RunReport
+from deploy.recorder import TOPICS, LogFile, LogWriter
+from deploy.report import RunReport, check_log_path
 from robonav.errors import LogError
 
 
@@ -114,6 +114,43 @@ def test_a_flipped_bit_is_noticed(log_copy: Path) -> None:
         if not log.damage:  # a flip in a chunk's index or in a time
             assert len(log.entries) == whole
     assert noticed >= 25  # chunks are most of the file; the rest is index
+
+
+def test_a_log_cut_before_its_run_says_so(log_copy: Path) -> None:
+    log_copy.write_bytes(log_copy.read_bytes()[:90])
+    with pytest.raises(LogError, match=r"truncated: 0 messages whole, .* of a file of 90 bytes"):
+        _ = read_log(log_copy).run
+
+
+def test_a_log_in_use_is_refused_and_stays_whole(tmp_path: Path) -> None:
+    path = tmp_path / "a.mcap"
+    writer = LogWriter(path, RecorderConfig(), {"bundle": "b"})
+    writer.write(event(0), 0)
+    (tmp_path / "link.mcap").symlink_to(path)
+    for name in ("a.mcap", "link.mcap"):
+        for claim in (check_log_path, LogFile):
+            with pytest.raises(LogError, match=f"{name}: in use by another run; choose another path"):
+                claim(tmp_path / name)
+    writer.close()
+    assert read_log(path).of(wire.EventMsg) == [event(0)]
+    check_log_path(path)  # and it is free again
+
+
+def test_a_claimed_log_that_is_given_up_is_as_it_was(tmp_path: Path) -> None:
+    older, new = tmp_path / "older.mcap", tmp_path / "folder" / "new.mcap"
+    older.write_bytes(b"an earlier run")
+    for path in (older, new):
+        LogFile(path).give_up()
+    assert older.read_bytes() == b"an earlier run"
+    assert not new.exists()
+
+
+def test_an_older_log_is_replaced_whole(tmp_path: Path) -> None:
+    path = tmp_path / "a.mcap"
+    path.write_bytes(b"x" * 100_000)
+    LogWriter(path, RecorderConfig(), {"bundle": "b"}).close()
+    assert read_log(path).damage == ""
+    assert path.stat().st_size < 100_000
 
 
 def test_recover_makes_a_whole_log_of_a_truncated_one(log_copy: Path, tmp_path: Path) -> None:

@@ -103,6 +103,18 @@ def test_a_gap_ends_the_comparison_and_is_told(arrival: RunReport, tmp_path: Pat
     assert "gap before tick 7" in report.warnings[0]
 
 
+def test_a_log_without_a_decision_is_not_called_identical(
+    arrival: RunReport, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "none.mcap"
+    rewrite(Path(arrival.log), path, lambda m: None if isinstance(m, wire.DecisionMsg) else m)
+    report = replay(path).report
+    assert (report.ticks, report.replayed, report.difference) == (0, 0, None)
+    assert not report.identical
+    assert command.main([str(path), "--no-picture"]) == 1
+    assert "holds no decision" in capsys.readouterr().out
+
+
 def test_another_bundle_is_warned_of_and_differs(arrival: RunReport, other_bundle: Path) -> None:
     report = replay(arrival.log, other_bundle).report
     assert not report.bundle_matches

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -140,6 +141,72 @@ def test_a_driver_that_fails_while_driving_ends_the_run_with_its_line(tiny_bundl
     assert report.outcome == "driver lost"
     assert report.detail == "point robot: the sensor failed, as it was told to"
     assert "failed" in {e.kind for e in log.of(wire.EventMsg)}
+
+
+@pytest.mark.parametrize(
+    ("room", "words"),
+    [(4096, "log cut short: File too large"), (0, "recorder: ended with status 1")],  # 0: nor do its last words fit
+)
+def test_a_recorder_that_hung_and_then_failed_is_reported_by_its_own_words(
+    tiny_bundle: Path, tmp_path: Path, room: int, words: str
+) -> None:
+    """Silence is what the supervisor sees first; why it was silent is what the user needs."""
+
+    def fill_disk(pid: int) -> None:
+        """A limit on the size of files stands for the full disk."""
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (room, room))
+
+    report = run_past_a_hung_recorder(tiny_bundle, tmp_path / "a.mcap", fill_disk)
+    assert words in report.log_error
+    assert not report.success
+
+
+def test_a_recorder_that_hung_and_then_finished_leaves_a_whole_log(tiny_bundle: Path, tmp_path: Path) -> None:
+    report = run_past_a_hung_recorder(tiny_bundle, tmp_path / "a.mcap", lambda pid: None)
+    assert report.success
+    assert read_log(report.log).damage == ""
+
+
+def run_past_a_hung_recorder(bundle: Path, log: Path, then: Callable[[int], None]) -> RunReport:
+    """A run whose recorder is stopped for longer than the supervisor waits, and goes on after `then`."""
+    stopped_s: list[float] = []
+    recorder: list[int] = []
+
+    def watch(status: wire.StatusMsg) -> None:
+        if not recorder and status.speed_mps > 0.5:
+            recorder.append(workers(os.getpid())["recorder"])
+            os.kill(recorder[0], signal.SIGSTOP)
+            stopped_s.append(time.monotonic())
+        elif stopped_s and time.monotonic() - stopped_s[0] > 1.8:
+            stopped_s.clear()
+            then(recorder[0])
+            os.kill(recorder[0], signal.SIGCONT)
+
+    report = run(bundle, POINT, log, driver_kwargs=FAR, on_status=watch)
+    assert recorder
+    assert not stopped_s
+    assert report.outcome == "success"
+    return report
+
+
+def test_two_runs_into_one_log_are_refused_before_anything_moves(tiny_bundle: Path, tmp_path: Path) -> None:
+    log = tmp_path / "a.mcap"
+    refused: list[str] = []
+
+    def second() -> None:
+        program = "import sys; from robonav.cli.main import main; sys.exit(main(sys.argv[1:]))"
+        words = ["run", "--bundle", str(tiny_bundle), "--driver", "null", "--log", str(log)]
+        done = subprocess.run([sys.executable, "-c", program, *words], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 2
+        assert done.stdout == ""
+        refused.append(done.stderr)
+
+    first = DeployConfig(supervisor=SupervisorConfig(heartbeat_timeout_s=20.0, control_timeout_s=20.0))
+    once = Once(second)  # the supervisor waits meanwhile, so the others have to be patient
+    report = run(tiny_bundle, POINT, log, driver_kwargs=FAR, config=first, on_status=once)
+    assert refused == [f"robonav: error: {log}: in use by another run; choose another path\n"]
+    assert report.success
+    assert len(read_log(log).of(wire.DecisionMsg)) == report.decisions
 
 
 def test_the_time_limit_ends_a_run_that_goes_nowhere(tiny_bundle: Path, tmp_path: Path) -> None:

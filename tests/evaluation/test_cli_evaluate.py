@@ -28,7 +28,7 @@ def refused(capsys, *argv):
         (["--policy", "astra"], "did you mean 'astar'"),
         (["--policy", "astar", "--episodes", "0"], "--episodes: expected a number from 1"),
         (["--policy", "astar", "--episodes", "-3"], "got -3"),
-        (["--policy", "astar", "--episodes", "many"], "whole number"),
+        (["--policy", "astar", "--episodes", "many"], "--episodes: expected a whole number, got 'many'"),
         (["--policy", "astar", "--seed", "-1"], "--seed"),
         (["--policy", "astar", "--workers", "0"], "--workers"),
         (["--policy", "astar", "--robot", "a11"], "did you mean 'a1'"),

@@ -58,7 +58,8 @@ def test_episode_says_what_happened(fakes, recordings):
 
 def test_a_given_scene_is_used(fakes):
     scene = fakes.Scene("mine", (-1, -1, 6, 1), (0, 0, 0), (1.0, 0.0))
-    episode = runner.run_episode(fakes.LineEnv(), fakes.Forward(), 1, runner.EpisodeOptions(fakes.SPEC, scene))
+    options = runner.EpisodeOptions(fakes.SPEC, scene)
+    episode = runner.record_episode(fakes.LineEnv(), fakes.Forward(), 1, options).episode
     assert (episode.scene, episode.shortest_m) == ("mine", 1.0)
 
 

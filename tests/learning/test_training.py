@@ -11,10 +11,12 @@ import torch
 from counting_env import SPEC, CountingFactory
 from tiny import AGENT, tiny_config
 
-from robonav.errors import CheckpointError, RobonavError
+from robonav.config import from_mapping
+from robonav.errors import CheckpointError, ConfigError, RobonavError
 from robonav.learning.checkpoint import RESUME_FILE, WEIGHTS_FILE, load_agent, load_tensors
 from robonav.learning.collector import CollectorPool, InProcessPool
 from robonav.learning.config import TrainConfig
+from robonav.learning.curve import draw_curve
 from robonav.learning.trainer import Trainer, train, worker_configs
 
 
@@ -123,6 +125,72 @@ def test_weights_of_another_architecture_name_the_tensor(tmp_path: Path) -> None
         load_agent(tmp_path / "mixed.safetensors")
     with pytest.raises(CheckpointError, match="got nothing"):
         load_weights(load_agent(tmp_path).agent, {}, "x")
+
+
+def test_a_killed_worker_is_one_line(tmp_path: Path) -> None:
+    config = tiny_config()
+    pool = CollectorPool(worker_configs(config, SPEC, [0, 0]), CountingFactory())
+    try:
+        pool.request(0, 4, None)
+        pool.receive()
+        pool.processes[0].kill()
+        pool.processes[0].join()
+        with pytest.raises(RobonavError, match="collector 0 died"):
+            for _ in range(3):  # the first request may still fit into the pipe
+                pool.request(1, 4, None)
+                pool.receive()
+    finally:
+        pool.close()
+
+
+def test_progress_has_a_row_at_the_end_and_none_twice(tmp_path: Path) -> None:
+    def updates() -> list[int]:
+        lines = (tmp_path / "progress.csv").read_text().splitlines()
+        assert lines[0].startswith("updates,env_steps,minutes,success_greedy")
+        return [int(line.split(",")[0]) for line in lines[1:]]
+
+    run(tiny_config(updates=4), tmp_path)
+    assert updates() == [4]
+    with (tmp_path / "progress.csv").open("a") as stream:
+        stream.write("6,1,1,1,1\n")  # a killed run got further than its last checkpoint
+    run(tiny_config(updates=8), tmp_path, resume=True)
+    assert updates() == [4, 8]
+
+
+def test_curve_is_drawn_from_progress_and_refused_without(tmp_path: Path) -> None:
+    import cv2
+
+    run(tiny_config(updates=4), tmp_path)
+    draw_curve(tmp_path, tmp_path / "curve.png")
+    assert cv2.imread(str(tmp_path / "curve.png")).std() > 5
+    (tmp_path / "progress.csv").write_text("updates,env_steps\n4,nonsense\n")
+    with pytest.raises(RobonavError, match=r"progress\.csv of a run"):
+        draw_curve(tmp_path, tmp_path / "other.png")
+    assert not (tmp_path / "other.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"seed": -1}, "seed: expected at least 0, got -1"),
+        ({"updates_per_iteration": 0}, "updates_per_iteration: expected at least 1"),
+        ({"checkpoint_every": 0}, "checkpoint_every"),
+        ({"checkpoint_every": 7}, "a multiple of updates_per_iteration"),
+        ({"collect": {"workers": 0}}, "collect: workers"),
+        ({"collect": {"steps": 0}}, "collect: steps"),
+        ({"collect": {"scenes": []}}, "collect: scenes"),
+        ({"collect": {"greedy_envs": 99}}, "greedy_envs"),
+        ({"agent": {"behavior": {"dreams": 0}}}, "dreams"),
+        ({"agent": {"behavior": {"discount": 1.5}}}, "discount"),
+        ({"agent": {"model": {"groups": 0}}}, "groups"),
+        ({"agent": {"model": {"sampled_groups": 99}}}, "sampled_groups"),
+        ({"agent": {"model": {"backbone": {"d_state": 0}}}}, "d_state"),
+        ({"optimizer": {"average": 2.0}}, "average"),
+    ],
+)
+def test_numbers_out_of_range_are_named(change: dict[str, object], line: str) -> None:
+    with pytest.raises(ConfigError, match=line):
+        from_mapping(TrainConfig, change, "preset")
 
 
 class FailingFactory(CountingFactory):

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from robonav.errors import ConfigError
-from robonav.geometry import path_length, transform_points
+from robonav.geometry import path_length
 from robonav.mapping import OccupancyGrid, build_costmap
 from robonav.mapping.costmap import BASE_COST, BLOCKED, Costmap
 from robonav.planning.routes import (
@@ -20,7 +20,6 @@ from robonav.planning.routes import (
     plan_route,
     points_at,
     progress_on_route,
-    waypoints_on_route,
 )
 from robonav.types import RobotSpec
 
@@ -148,13 +147,12 @@ def test_smoothing_stays_off_lethal_ground_and_shortens(a1: RobotSpec) -> None:
 
 def test_waypoints_follow_the_arc_length() -> None:
     route = np.array([(0.0, 0.0), (2.0, 0.0), (2.0, 3.0)])
-    pose = (0.5, 0.3, np.pi / 2)  # 0.5 m along; the base looks along +y
-    found = waypoints_on_route(route, pose, (0.8, 1.6, 3.0))
-    expected_odom = [(1.3, 0.0), (2.0, 0.1), (2.0, 1.5)]
-    assert np.allclose(transform_points(pose, found), expected_odom, atol=1e-6)
-    assert found.shape == (3, 2) and found.dtype == np.float32
-    at_end = waypoints_on_route(route, (2.0, 2.5, 0.0), (0.8, 1.6, 3.0))
-    assert np.allclose(at_end, (0.0, 0.5), atol=1e-6)
+    pose = (0.5, 0.3, np.pi / 2)  # 0.5 m along
+    lookaheads_m = np.array([0.8, 1.6, 3.0])
+    found = points_at(route, progress_on_route(route, pose) + lookaheads_m)
+    assert np.allclose(found, [(1.3, 0.0), (2.0, 0.1), (2.0, 1.5)], atol=1e-6)
+    at_end = points_at(route, progress_on_route(route, (2.0, 2.5, 0.0)) + lookaheads_m)
+    assert np.allclose(at_end, (2.0, 3.0), atol=1e-6)
 
 
 def test_progress_finds_the_closest_point_and_never_goes_back() -> None:
@@ -185,7 +183,7 @@ def test_progress_matches_dense_sampling(seed: int) -> None:
 def test_repeated_points_do_no_harm() -> None:
     route = np.array([(1.0, 1.0), (1.0, 1.0), (2.0, 1.0), (2.0, 1.0)])
     assert progress_on_route(route, (1.4, 2.0)) == pytest.approx(0.4)
-    assert np.isfinite(waypoints_on_route(route, (0.0, 0.0, 0.0), (0.5, 5.0))).all()
+    assert np.isfinite(points_at(route, (0.0, 0.5, 5.0))).all()
 
 
 def test_bad_settings_are_refused() -> None:

@@ -10,7 +10,7 @@ import pytest
 from robonav.config import from_mapping, to_mapping
 from robonav.errors import ConfigError
 from robonav.geometry import inverse_transform_points
-from robonav.planning.routes import waypoints_on_route
+from robonav.planning.routes import points_at, progress_on_route
 from robonav.planning.situation import SituationConfig, SituationTracker
 from robonav.types import WAYPOINT_LOOKAHEADS_M, RobotSpec, policy_input_shapes
 from tests.mapping.raycast import NO_CIRCLES, cast, observe, room
@@ -37,7 +37,9 @@ def test_policy_input_has_the_contract_shapes_and_units(a1: RobotSpec) -> None:
     assert np.array_equal(made.last_command, observation.last_command)
     assert np.array_equal(made.tilt_rad, observation.tilt_rad)
     assert made.local_map.any(axis=(1, 2)).all()
-    expected = waypoints_on_route(situation.route_odom_m, pose, WAYPOINT_LOOKAHEADS_M)
+    progress = progress_on_route(situation.route_odom_m, pose)
+    ahead = points_at(situation.route_odom_m, progress + np.array(WAYPOINT_LOOKAHEADS_M))
+    expected = inverse_transform_points(pose, ahead)
     assert np.allclose(made.waypoints_base_m, expected, atol=0.02)
     for array in made.arrays().values():  # copies: the environment hands them out
         assert not any(np.shares_memory(array, other) for other in (observation.scan_m, observation.last_command))

@@ -10,7 +10,8 @@ from policies.pursuit import PursuitPolicy
 from policies.random_policy import RandomPolicy
 from policies.registry import known_policies, make_policy
 from robonav.errors import PolicyError
-from robonav.types import RobotSpec
+from robonav.types import COMMAND_LIFE_NS, RobotSpec
+from tests.mapping.raycast import observe
 
 
 def test_baselines_by_name(a1: RobotSpec) -> None:
@@ -33,11 +34,21 @@ def test_a_folder_without_a_policy_is_refused(a1: RobotSpec, tmp_path: Path) -> 
     (tmp_path / "notes.txt").write_text("x")
     with pytest.raises(PolicyError, match=r"expected a bundle"):
         make_policy(tmp_path / "notes.txt", a1)
+    (tmp_path / "checkpoints").mkdir()  # says nothing: a run keeps its checkpoint in the folder itself
+    with pytest.raises(PolicyError, match=r"expected a bundle"):
+        make_policy(tmp_path, a1)
 
 
 def test_baselines_take_no_planner(a1: RobotSpec) -> None:
     with pytest.raises(PolicyError, match="planner"):
         make_policy("astar", a1, planner="mppi")
+
+
+@pytest.mark.parametrize("name", ["random", "astar"])
+def test_commands_hold_for_the_one_command_life(a1: RobotSpec, name: str) -> None:
+    policy = make_policy(name, a1)
+    _, decision = policy.act(policy.reset(0), observe((0, 0, 0), (3, 0), None, stamp_ns=7))
+    assert decision.command.valid_until_ns == 7 + COMMAND_LIFE_NS
 
 
 def test_baselines_load_neither_torch_nor_onnxruntime() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from robonav.config import load_robot
 from robonav.errors import CheckpointError, PolicyError
 from robonav.imagination.agent import Agent
 from robonav.learning.checkpoint import save_agent
-from robonav.types import Decision, LidarSpec, Observation, Policy
+from robonav.types import COMMAND_LIFE_NS, Decision, LidarSpec, LocalMapSpec, Observation, Policy
 
 SPEC = load_robot("a1")
 
@@ -57,7 +58,7 @@ def test_same_seed_same_decisions_within_the_robots_limits(run_folder: Path, pla
         assert np.array_equal(a.command.velocity, b.command.velocity)
         assert SPEC.vx_min_mps <= a.command.vx_mps <= SPEC.vx_max_mps
         assert a.why == planner
-    assert [d.command.valid_until_ns - t * 100_000_000 for t, d in enumerate(first)] == [250_000_000] * 5
+    assert [d.command.valid_until_ns - t * 100_000_000 for t, d in enumerate(first)] == [COMMAND_LIFE_NS] * 5
 
 
 def test_planner_explains_itself_with_an_imagined_path_from_the_robot(run_folder: Path) -> None:
@@ -91,10 +92,23 @@ def test_memory_matters(run_folder: Path) -> None:
     assert with_past.value != without.value or not np.array_equal(with_past.command.velocity, without.command.velocity)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"lidar": LidarSpec(beams=64)},
+        {"vx_max_mps": 2.0},
+        {"rate_hz": 20.0},
+        {"width_m": 0.5},
+        {"local_map": LocalMapSpec(resolution_m=0.2)},
+    ],
+)
+def test_a_robot_that_it_was_not_trained_for_is_refused(run_folder: Path, changes: dict[str, Any]) -> None:
+    with pytest.raises(PolicyError, match=rf"robot 'a1': {next(iter(changes))}: expected .* of robot 'other'"):
+        make_policy(str(run_folder), replace(SPEC, name="other", **changes))
+    assert make_policy(str(run_folder), replace(SPEC, name="heavy", lag_s=0.3)).name.endswith("actor")
+
+
 def test_what_does_not_fit_is_one_line(run_folder: Path, tmp_path: Path) -> None:
-    other = replace(SPEC, name="other", lidar=LidarSpec(beams=64))
-    with pytest.raises(PolicyError, match="sensors of robot 'a1'"):
-        make_policy(str(run_folder), other)
     with pytest.raises(PolicyError, match="planner"):
         make_policy(str(run_folder), SPEC, planner="psychic")
     (tmp_path / "checkpoint.safetensors").write_bytes(b"nonsense")

@@ -117,6 +117,9 @@ def test_merged_rectangles_cover_each_cell_once(solid: np.ndarray) -> None:
         ({"resolution": -0.1}, "above 0"),
         ({"resolution": "fine"}, "finite number"),
         ({"resolution": None}, "'resolution'"),
+        ({"resolution": 50.0}, r"up to 300 x 300 m, got 50\.0 \(a map of 4000 x 3000 m"),
+        ({"resolution": 1e300}, r"got 1e\+300"),
+        ({"resolution": "1.0e308"}, r"a map of inf x inf m"),
         ({"image": "other.pgm"}, "no such file"),
         ({"origin": "[0, 0]"}, "origin"),
         ({"origin": "[0, .nan, 0]"}, "origin"),
@@ -130,6 +133,14 @@ def test_bad_map_files_are_one_clear_line(tmp_path: Path, changes: dict, words: 
         sim.load_scene(str(write_map(tmp_path, room(), **changes)))
     assert "\n" not in str(error.value)
     assert "map.yaml" in str(error.value)
+
+
+def test_a_long_map_that_is_turned_covers_more_than_its_cells(tmp_path: Path) -> None:
+    corridor = np.full((10, 3000), 254, np.uint8)  # 900 x 3 m
+    path = write_map(tmp_path, corridor, resolution=0.3)
+    assert load_ros_map(path).free.all()
+    with pytest.raises(SceneError, match=r"turned by 0\.78"):
+        load_ros_map(write_map(tmp_path, corridor, resolution=0.3, origin=f"[0, 0, {math.pi / 4}]"))
 
 
 @pytest.mark.parametrize("content", [b"", b"not a picture at all", b"P5\n80 60\n255\n\x00"])

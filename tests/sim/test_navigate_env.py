@@ -15,8 +15,9 @@ from gymnasium.error import ResetNeeded
 from gymnasium.utils.env_checker import check_env
 
 import sim
+from robonav.config import load_robot
 from robonav.errors import RobonavError, SceneError
-from robonav.types import Observation, Scene, policy_input_shapes
+from robonav.types import LidarSpec, Observation, Scene, policy_input_shapes
 from sim.env import NavigateEnv, RewardConfig
 
 
@@ -54,6 +55,19 @@ def test_checker_accepts_the_render_modes() -> None:
         warnings.simplefilter("error")
         check_env(made.unwrapped)
     made.close()
+
+
+def test_takes_a_robot_that_is_no_preset_and_stays_picklable(env) -> None:
+    spec = dataclasses.replace(load_robot("a1"), name="mine", vx_max_mps=0.5, lidar=LidarSpec(beams=32))
+    factory = pickle.loads(pickle.dumps(functools.partial(sim.make_env, "empty", spec, policy_input=False)))
+    made = factory()
+    assert made.robot == spec
+    assert made.reset(seed=0)[0]["scan_m"].shape == (32,)
+    for _ in range(8):
+        info = made.step(np.array([1, 0, 0], np.float32))[4]
+    assert 0.4 < info["velocity"][0] <= 0.5
+    made.close()
+    assert env(scene="empty").robot == load_robot("a1")
 
 
 def test_registered_id_makes_the_environment() -> None:

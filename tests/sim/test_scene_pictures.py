@@ -12,12 +12,12 @@ pytest.importorskip("matplotlib", reason="matplotlib is not installed")
 
 
 def test_pictures_show_scene_and_path(tmp_path) -> None:
-    from sim.render import save_scene, save_scenes
+    from sim.render import save_scenes
 
     scene = sim.load_scene("office").scene(0)
     line = np.array([scene.start[:2], (3.6, 5.0), scene.goal])
-    save_scene(tmp_path / "bare.png", scene)
-    save_scene(tmp_path / "path.png", scene, {"driven": line})
+    save_scenes(tmp_path / "bare.png", [scene])
+    save_scenes(tmp_path / "path.png", [scene], [{"driven": line}])
     bare, path = (cv2.imread(str(tmp_path / name)) for name in ("bare.png", "path.png"))
     assert bare.shape == path.shape
     assert 0.001 < (bare != path).mean() < 0.2
