@@ -20,11 +20,16 @@ class GovernorConfig:
     """A robot whose sensors are older than this is stopped."""
     latency_s: float = 0.2
     """The robot's lag and the way to it, for the braking distance v * (latency + age of the scan) + v^2 / (2 a)."""
+    speed_factor: float = 1.0
+    """Share of the robot's speed limits that is let through; below 1 for first outings and tight places."""
+    acceleration_factor: float = 3.0
+    """Times the robot's own acceleration limits. The robot ramps by itself; a second ramp at the same limit would only
+    delay every command (a policy then weaves), so the governor stops jumps that are no command of a healthy policy."""
     braking_mps2: float = 3.0
     """Deceleration that the robot keeps when it brakes."""
     yaw_braking_radps2: float = 8.0
     """The same for turning."""
-    corridor_margin_m: float = 0.03
+    corridor_margin_m: float = 0.05
     """Round the footprint, in which nothing may stand on the way of braking."""
     tilt_max_rad: float = 0.6
     """Roll or pitch at which the robot is stopped."""
@@ -105,12 +110,12 @@ class GovernorLimits:
     def of(cls, spec: RobotSpec, config: GovernorConfig) -> GovernorLimits:
         """For a robot."""
         return cls(
-            vx_min_mps=spec.vx_min_mps,
-            vx_max_mps=spec.vx_max_mps,
-            vy_max_mps=spec.vy_max_mps,
-            yaw_rate_max_radps=spec.yaw_rate_max_radps,
-            acceleration_mps2=spec.acceleration_max_mps2,
-            yaw_acceleration_radps2=spec.yaw_acceleration_max_radps2,
+            vx_min_mps=config.speed_factor * spec.vx_min_mps,
+            vx_max_mps=config.speed_factor * spec.vx_max_mps,
+            vy_max_mps=config.speed_factor * spec.vy_max_mps,
+            yaw_rate_max_radps=config.speed_factor * spec.yaw_rate_max_radps,
+            acceleration_mps2=config.acceleration_factor * spec.acceleration_max_mps2,
+            yaw_acceleration_radps2=config.acceleration_factor * spec.yaw_acceleration_max_radps2,
             length_m=spec.length_m,
             width_m=spec.width_m,
             config=config,

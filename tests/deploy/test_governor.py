@@ -55,10 +55,10 @@ def test_without_a_command_the_robot_stands_and_the_reason_says_so() -> None:
 
 def test_speed_grows_by_the_acceleration_limit_then_passes_unchanged() -> None:
     state, velocity = drive(GovernorState(1), 0.6, 20)
-    assert velocity[0] == pytest.approx(3.0 * 0.02)  # a * period
-    state, velocity = drive(state, 0.6, 100, 20)
-    assert velocity[0] == pytest.approx(3.0 * 0.1)
-    state, velocity = drive(state, 0.6, 400, 100)
+    assert velocity[0] == pytest.approx(LIMITS.acceleration_mps2 * 0.02)  # a * period
+    state, velocity = drive(state, 0.6, 40, 20)
+    assert velocity[0] == pytest.approx(LIMITS.acceleration_mps2 * 0.04)
+    state, velocity = drive(state, 0.6, 400, 40)
     _, velocity, reasons = govern(state, GovernorInputs(ask(0.6, sequence=99), clear(400 * MS)), 400 * MS, LIMITS)
     assert velocity[0] == 0.6
     assert reasons == ()
@@ -155,8 +155,8 @@ def test_no_input_makes_it_exceed_a_limit(history: list[tuple[int, Any, Any, flo
     state, now, last = GovernorState(1), 0, np.zeros(3)
     low = np.array([SPEC.vx_min_mps, -SPEC.vy_max_mps, -SPEC.yaw_rate_max_radps]) - 1e-9
     high = np.array([SPEC.vx_max_mps, SPEC.vy_max_mps, SPEC.yaw_rate_max_radps]) + 1e-9
-    linear = max(SPEC.acceleration_max_mps2, LIMITS.config.braking_mps2)
-    angular = max(SPEC.yaw_acceleration_max_radps2, LIMITS.config.yaw_braking_radps2)
+    linear = max(LIMITS.acceleration_mps2, LIMITS.config.braking_mps2)
+    angular = max(LIMITS.yaw_acceleration_radps2, LIMITS.config.yaw_braking_radps2)
     for wait_ms, asked, seen_points, tilt in history:
         now += wait_ms * MS
         command = None if asked is None else ask(*asked[:3], sequence=asked[3], episode=asked[4])
@@ -187,10 +187,21 @@ def test_a_governor_that_was_delayed_brakes_by_the_time_that_passed_but_does_not
     inputs = GovernorInputs(ask(0.9, sequence=0), clear(250 * MS, wall))
     _, velocity, _ = govern(state, inputs, 250 * MS, LIMITS)
     assert velocity[0] == pytest.approx(0.9 - 3.0 * 0.25)
-    state = GovernorState(1, velocity=np.zeros(3), velocity_ns=0)
+    state = GovernorState(1, velocity=np.array([-0.4, 0, 0]), velocity_ns=0)
     inputs = GovernorInputs(ask(0.9, sequence=0), clear(250 * MS))
     _, velocity, _ = govern(state, inputs, 250 * MS, LIMITS)
-    assert velocity[0] == pytest.approx(3.0 * g.MAX_STEP_S)
+    assert velocity[0] == pytest.approx(-0.4 + LIMITS.acceleration_mps2 * g.MAX_STEP_S)
+
+
+def test_a_share_of_the_speed_limits_bounds_every_axis() -> None:
+    half = GovernorLimits.of(SPEC, GovernorConfig(speed_factor=0.5))
+    state = GovernorState(1, velocity=np.array([0.5, 0.0, 0.0]), velocity_ns=0)
+    inputs = GovernorInputs(ask(1.0, sequence=0), clear(20 * MS))
+    _, velocity, reasons = govern(state, inputs, 20 * MS, half)
+    assert velocity[0] == pytest.approx(0.5 * SPEC.vx_max_mps)
+    assert reasons == (g.SPEED,)
+    assert (half.vx_min_mps, half.vy_max_mps) == (0.5 * SPEC.vx_min_mps, 0.5 * SPEC.vy_max_mps)
+    assert half.yaw_rate_max_radps == 0.5 * SPEC.yaw_rate_max_radps
 
 
 @pytest.mark.parametrize("vx", [1.0, 0.5, -0.4])
