@@ -129,14 +129,14 @@ def test_scenes_do_not_leak_into_each_other(world) -> None:
         robot.load(scene(cylinders=np.array([[0.0, 3.0, 0.2]], np.float32)))
         assert robot.clearance_m == 1.0
     robot.load(scene(cylinders=np.array([[1.0, 0.0, 0.2]], np.float32)))
-    assert robot.clearance_m == near == pytest.approx(0.55, abs=1e-3)
+    assert robot.clearance_m == near == pytest.approx(1.0 - 0.2 - SPEC.length_m / 2, abs=1e-3)
 
 
 def test_more_obstacles_than_one_body_holds(world) -> None:
     posts = np.array([[3.0, 0.5 * i, 0.1] for i in range(-20, 21)], np.float32)
     robot = world(SPEC, cylinders=posts)
     for post in posts:
-        robot.place(post[0] - 0.4, post[1], 0.0)
+        robot.place(post[0] - (SPEC.length_m / 2 + 0.1 + 0.05), post[1], 0.0)
         assert robot.clearance_m == pytest.approx(0.05, abs=2e-3)
 
 

@@ -136,7 +136,7 @@ def test_success_reward_and_bookkeeping(env) -> None:
     assert math.dist(info["position_world_m"], (5.0, 0.0)) <= 0.5
     moved = positions[-1][0]
     assert info["path_m"] == pytest.approx(moved, abs=1e-6)
-    assert total == pytest.approx(1.0 + 0.1 * moved - 0.005 * steps, abs=0.02)
+    assert total == pytest.approx(1.0 + 0.25 * moved - 0.005 * steps, abs=0.05)
     with pytest.raises(ResetNeeded):
         one.step(np.zeros(3, np.float32))
 
@@ -169,7 +169,7 @@ def test_time_limit_truncates(env) -> None:
 
 def test_reward_terms() -> None:
     terms = RewardConfig()
-    assert terms.reward(0.5, 1.0, None) == pytest.approx(0.05 - 0.005)
+    assert terms.reward(0.5, 1.0, None) == pytest.approx(0.25 * 0.5 - 0.005)
     assert terms.reward(0.0, 0.1, None) == pytest.approx(-0.005 - 0.015)
     assert terms.reward(0.0, 0.0, "collision") == pytest.approx(-1.0 - 0.005 - 0.03)
     assert terms.reward(0.0, 1.0, "success") == pytest.approx(1.0 - 0.005)
