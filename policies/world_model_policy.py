@@ -9,11 +9,12 @@ import numpy as np
 import torch
 
 from policies.same_robot import check_same_robot
+from robonav.config import from_mapping
 from robonav.errors import PolicyError, explain
 from robonav.imagination.agent import Agent, AgentState
 from robonav.learning.checkpoint import load_agent
 from robonav.planning.mppi import MPPIConfig, PlannerState, initial_planner_state, plan
-from robonav.planning.situation import Situation, SituationTracker
+from robonav.planning.situation import Situation, SituationConfig, SituationTracker
 from robonav.types import COMMAND_LIFE_NS, Decision, Float, Observation, PolicyInput, RobotSpec, VelocityCommand
 
 Planner = Literal["actor", "mppi"]
@@ -38,11 +39,12 @@ class WorldModelPolicy:
         planner: Planner = "actor",
         config: MPPIConfig | None = None,
         name: str = "",
+        situation: SituationConfig | None = None,
     ) -> None:
         self.agent, self.spec, self.planner = agent, spec, planner
         self.config = config or MPPIConfig()
         self.name = name or planner
-        self.tracker = SituationTracker(spec)
+        self.tracker = SituationTracker(spec, situation)
 
     def reset(self, seed: int) -> WorldModelPolicyState:
         """State at an episode's start; the seed drives the planner's noise."""
@@ -97,4 +99,5 @@ def load(path: str | Path, spec: RobotSpec, planner: Planner = "actor") -> World
         raise PolicyError(explain("planner", "'actor' or 'mppi'", repr(planner)))
     checkpoint = load_agent(path)
     check_same_robot(checkpoint.spec, spec, f"checkpoint {path}", PolicyError)
-    return WorldModelPolicy(checkpoint.agent, spec, planner, name=f"{Path(path).name}:{planner}")
+    situation = from_mapping(SituationConfig, checkpoint.info.get("situation", {}), f"checkpoint {path}: situation")
+    return WorldModelPolicy(checkpoint.agent, spec, planner, None, f"{Path(path).name}:{planner}", situation)

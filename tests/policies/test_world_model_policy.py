@@ -114,3 +114,10 @@ def test_what_does_not_fit_is_one_line(run_folder: Path, tmp_path: Path) -> None
     (tmp_path / "checkpoint.safetensors").write_bytes(b"nonsense")
     with pytest.raises(CheckpointError, match="damaged"):
         make_policy(str(tmp_path), SPEC)
+
+
+def test_map_and_route_are_made_as_in_training(tmp_path: Path) -> None:
+    info = {"situation": {"replan_period_s": 2.5}}
+    save_agent(tmp_path / "checkpoint.safetensors", Agent(AGENT, SPEC).state_dict(), AGENT, SPEC, info)
+    policy = make_policy(str(tmp_path), SPEC)
+    assert policy.tracker.config.replan_period_s == 2.5  # type: ignore[attr-defined]
