@@ -29,7 +29,7 @@ class GovernorConfig:
     """Deceleration that the robot keeps when it brakes."""
     yaw_braking_radps2: float = 8.0
     """The same for turning."""
-    corridor_margin_m: float = 0.05
+    corridor_margin_m: float = 0.04
     """Round the footprint, in which nothing may stand on the way of braking."""
     tilt_max_rad: float = 0.6
     """Roll or pitch at which the robot is stopped."""
