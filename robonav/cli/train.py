@@ -15,7 +15,7 @@ from robonav.learning.config import TrainConfig
 DESCRIPTION = "Trains a navigator in simulation; writes config, checkpoints, progress.csv and TensorBoard events."
 EXAMPLES = [
     "robonav train --preset quick --out runs/quick",
-    "robonav train --preset quick --out runs/quick --resume --updates 4000",
+    "robonav train --preset quick --out runs/quick --resume --updates 4000 --max-minutes 0",
     "robonav train --preset quick --out runs/wide --agent.model.backbone.d-model 256 --seed 1",
     "tensorboard --logdir runs",
 ]

@@ -286,10 +286,10 @@ def _loop(trainer: Trainer, pool: Pool, folder: Path, log: RunLog) -> None:
         for result in results if acting else []:
             (counters.greedy if result.greedy else counters.sampled).append(float(result.outcome == "success"))
         counters.elapsed_s = time.monotonic() - begin
-        log.iteration(counters, scalars, results)
-        done = counters.updates >= config.updates
         out_of_time = 0 < config.max_minutes * 60 <= counters.elapsed_s
-        if scalars and (counters.updates % config.checkpoint_every == 0 or done or out_of_time):
+        last = out_of_time or counters.updates >= config.updates
+        log.iteration(counters, scalars, last)
+        if scalars and (last or counters.updates % config.checkpoint_every == 0):
             pool.restart()
             trainer.save(folder)
         if out_of_time:
@@ -322,8 +322,8 @@ class RunLog:
         self.bar.close()
         self.writer.close()
 
-    def iteration(self, counters: Counters, scalars: list[dict[str, float]], results: list[EpisodeResult]) -> None:
-        """Shows and writes one iteration."""
+    def iteration(self, counters: Counters, scalars: list[dict[str, float]], last: bool) -> None:
+        """Shows and writes one iteration; the `last` of a run always gets its row."""
         rate = (counters.env_steps - self.begin_steps) / max(time.monotonic() - self.begin, 1e-6)
         shown = {"greedy": _mean(counters.greedy), "sampled": _mean(counters.sampled), "steps/s": int(rate)}
         if scalars:
@@ -337,7 +337,7 @@ class RunLog:
         self.bar.set_postfix(shown, refresh=False)
         self.bar.update(counters.updates - self.bar.n)
         due = counters.updates // ROW_EVERY > (counters.updates - len(scalars)) // ROW_EVERY
-        if scalars and (due or counters.updates >= self.config.updates):
+        if scalars and (due or last):
             self._write_row(counters, shown)
 
     def _keep_rows_until(self, updates: int) -> None:

@@ -157,6 +157,14 @@ def test_progress_has_a_row_at_the_end_and_none_twice(tmp_path: Path) -> None:
     assert updates() == [4, 8]
 
 
+def test_a_run_that_is_out_of_time_is_saved_with_its_last_row(tmp_path: Path) -> None:
+    run(tiny_config(updates=4), tmp_path)
+    stopped = run(replace(tiny_config(updates=40), max_minutes=1e-9), tmp_path, resume=True)
+    assert stopped.counters.updates == 6
+    assert load_agent(tmp_path).info["updates"] == 6
+    assert [line.split(",")[0] for line in (tmp_path / "progress.csv").read_text().splitlines()[1:]] == ["4", "6"]
+
+
 def test_curve_is_drawn_from_progress_and_refused_without(tmp_path: Path) -> None:
     import cv2
 
