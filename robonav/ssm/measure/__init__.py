@@ -1,0 +1,1 @@
+"""What ``robonav bench ssm`` and ``robonav bench memory`` measure."""
