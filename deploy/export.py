@@ -26,6 +26,7 @@ from robonav.config import from_mapping, package_versions
 from robonav.imagination.agent import Agent, AgentState
 from robonav.learning.checkpoint import Checkpoint
 from robonav.planning.situation import SituationConfig
+from robonav.ssm.pattern import describe_pattern
 from robonav.types import ACTION_SIZE, RobotSpec, policy_input_shapes
 
 OPSET = 20  # read by onnxruntime 1.23, the newest that JetPack 6 runs
@@ -161,7 +162,8 @@ def model_card(name: str, checkpoint: Checkpoint, notes: str) -> str:
     parameters = sum(p.numel() for n, p in checkpoint.agent.named_parameters() if "slow_critic" not in n)
     model, backbone, spec = config.model, config.model.backbone, checkpoint.spec
     latents = f"{model.groups} x {model.classes} categorical latents ({model.sampled_groups} of them sampled)"
-    memory = f"backbone `{backbone.pattern}` (Mamba-3), d_model {backbone.d_model}, d_state {backbone.d_state}"
+    kinds = describe_pattern(backbone.pattern)
+    memory = f"backbone `{backbone.pattern}` ({kinds}), d_model {backbone.d_model}, d_state {backbone.d_state}"
     scenes = ", ".join(f"`{scene}`" for scene in dict.fromkeys(info.get("scenes", []))) or "unknown"
     budget = f"{info.get('updates', '?')} updates on {info.get('env_steps', '?')} environment steps"
     return f"""# {name}

@@ -1,41 +1,125 @@
-"""``robonav bench``: what is measured on this machine."""
+"""``robonav bench``: what is measured on this machine. One benchmark a word, each with flags of its own."""
 
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-import tyro
-
-from robonav.cli.args import parse
+from robonav.cli.args import UsageError, parse
+from robonav.errors import explain, nearest
 from robonav.files import write_json_atomic
 
 
 @dataclass(frozen=True)
-class BenchArgs:
-    """Arguments of ``robonav bench``."""
+class SimArgs:
+    """Arguments of ``robonav bench sim``."""
 
-    what: tyro.conf.Positional[Literal["sim"]]
-    """What to measure: sim is the environment's steps a second on one core."""
     json: Path | None = None
     """File for the figures; they are printed as well."""
 
 
-def main(argv: list[str]) -> int:
-    """Measures, prints the figures as JSON, and returns the exit status."""
-    args = parse(
-        BenchArgs,
-        argv,
-        "robonav bench",
-        "Measures speed on this machine; close other programs first.",
-        ["robonav bench sim", "robonav bench sim --json bench.json"],
-    )
+@dataclass(frozen=True)
+class SsmArgs:
+    """Arguments of ``robonav bench ssm``."""
+
+    layers: tuple[str, ...] = ()
+    """Layers to measure, by name; all by default. Keep gru among them for the ratios."""
+    threads: int = 1
+    """Threads of torch and of the compiled loops."""
+    rounds: int = 15
+    """Runs of each layer, taken in turns; figures are medians."""
+    json: Path | None = None
+    """File for the figures; they are printed as well."""
+
+
+@dataclass(frozen=True)
+class MemoryArgs:
+    """Arguments of ``robonav bench memory``."""
+
+    tasks: tuple[str, ...] = ()
+    """Tasks to train on; all by default."""
+    layers: tuple[str, ...] = ()
+    """Layers to train, by name; all by default."""
+    budget: Literal["full", "quick"] = "full"
+    """full takes tens of minutes; quick, a few updates each, only shows that it runs."""
+    seed: int = 0
+    """Of weights and data."""
+    json: Path | None = None
+    """File for the figures, also those of a run that was cut off; they are printed as well."""
+
+
+def _sim(argv: list[str]) -> int:
+    args = parse(SimArgs, argv, "robonav bench sim", BENCHMARKS["sim"][1], ["robonav bench sim --json sim.json"])
     from sim.bench import measure
 
-    figures = measure()
+    return _finish(measure(), args.json)
+
+
+def _ssm(argv: list[str]) -> int:
+    examples = ["robonav bench ssm --json ssm.json", "robonav bench ssm --layers mamba3 gru --threads 2"]
+    args = parse(SsmArgs, argv, "robonav bench ssm", BENCHMARKS["ssm"][1], examples)
+    for name, value in (("--threads", args.threads), ("--rounds", args.rounds)):
+        if value < 1:
+            raise UsageError(explain(name, "at least 1", value))
+    from robonav.ssm.measure.speed import measure_speed
+
+    return _finish(measure_speed(args.layers, args.threads, args.rounds, report=_say), args.json)
+
+
+def _memory(argv: list[str]) -> int:
+    examples = ["robonav bench memory --json memory.json", "robonav bench memory --tasks parity --layers mamba2 mamba3"]
+    args = parse(MemoryArgs, argv, "robonav bench memory", BENCHMARKS["memory"][1], examples)
+    from robonav.ssm.measure.memory import measure_memory
+
+    return _finish(measure_memory(args.budget, args.tasks or None, args.layers or None, args.seed, _say), args.json)
+
+
+# Word to the function that runs it, and its summary.
+BENCHMARKS: dict[str, tuple[Callable[[list[str]], int], str]] = {
+    "sim": (_sim, "Measures the simulator's steps a second on one core."),
+    "ssm": (_ssm, "Measures each sequence layer: training speed, step latency, state, cost of a history."),
+    "memory": (_memory, "Trains small probes that show what each sequence layer can remember and track."),
+}
+
+
+def usage() -> str:
+    """The text of ``robonav bench --help``."""
+    rows = "\n".join(f"  {name:<7} {summary}" for name, (_, summary) in BENCHMARKS.items())
+    return f"""usage: robonav bench BENCHMARK [OPTIONS]
+
+Measures on this machine; close other programs first.
+
+benchmarks:
+{rows}
+
+options:
+  -h, --help  show this, or a benchmark's own help: robonav bench BENCHMARK --help
+
+example:
+  robonav bench ssm --json ssm.json
+"""
+
+
+def main(argv: list[str]) -> int:
+    """Measures, prints the figures as JSON, and returns the exit status."""
+    if not argv or argv[0] in ("-h", "--help"):
+        print(usage(), end="")
+        return 0 if argv else 2
+    if argv[0] not in BENCHMARKS:
+        raise UsageError(explain("bench", "a benchmark", f"'{argv[0]}'", nearest(argv[0], BENCHMARKS)))
+    return BENCHMARKS[argv[0]][0](argv[1:])
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _finish(figures: dict[str, Any], file: Path | None) -> int:
     print(json.dumps(figures, indent=2))
-    if args.json is not None:
-        write_json_atomic(args.json, figures)
+    if file is not None:
+        write_json_atomic(file, figures)
     return 0

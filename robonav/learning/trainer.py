@@ -37,6 +37,7 @@ from robonav.learning.collector import CollectorPool, EnvFactory, EpisodeResult,
 from robonav.learning.config import TrainConfig
 from robonav.learning.replay import Arrays, Replay
 from robonav.planning.situation import SituationConfig
+from robonav.ssm.state import map_state
 from robonav.types import RobotSpec
 from robonav.world_model.encoders import with_patches
 from robonav.world_model.model import Sequence
@@ -128,9 +129,7 @@ class Trainer:
         rows = torch.arange(dream_at.shape[0])[:, None]
         latent = sequence.latent.detach()[rows, dream_at].flatten(0, 1)
         state = sequence.dream_states
-        detached = state._replace(
-            memory=state.memory.detach(), ssm=tuple(type(s)(*(t.detach() for t in s)) for s in state.ssm)
-        )
+        detached = map_state(Tensor.detach, state)
         dreamt = dream(model, behavior.actor, detached, latent, self.config.agent.behavior.horizon)
         losses = behavior.losses(model, dreamt)
         losses["replay_value"] = behavior.replay_value_loss(sequence.features.detach(), reward, terminal, first)

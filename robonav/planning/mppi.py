@@ -13,12 +13,13 @@ Shape letters: K candidates, L horizon, A action size.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
 
 from robonav.imagination.agent import Agent, AgentState
+from robonav.ssm.state import map_state
 from robonav.types import ACTION_SIZE
 from robonav.world_model.model import WorldModelState
 
@@ -68,11 +69,7 @@ def initial_planner_state(config: MPPIConfig, seed: int) -> PlannerState:
 
 def _repeat(state: WorldModelState, count: int) -> WorldModelState:
     """(1, ...) to (count, ...)."""
-
-    def more(x: Tensor) -> Tensor:
-        return x.expand(count, *x.shape[1:])
-
-    return WorldModelState(more(state.memory), tuple(type(s)(*(more(x) for x in s)) for s in state.ssm))
+    return cast("WorldModelState", map_state(lambda x: x.expand(count, *x.shape[1:]), state))
 
 
 @torch.no_grad()

@@ -17,7 +17,8 @@ from torch.nn import functional as F
 
 from robonav.config import require_at_least
 from robonav.errors import ConfigError, explain
-from robonav.ssm.backbone import Backbone, BackboneConfig, SSMState, select_state
+from robonav.ssm.backbone import Backbone, BackboneConfig, SSMState
+from robonav.ssm.state import named_tensors, rebuild_state, select_state
 from robonav.types import ACTION_SIZE, RobotSpec
 from robonav.world_model.encoders import EncoderConfig, Inputs, ObservationDecoder, ObservationEncoder
 from robonav.world_model.nets import TwoHotHead, mlp
@@ -76,11 +77,10 @@ class WorldModelState(NamedTuple):
     ssm: SSMState
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """Names and tensors, in the order that `of` takes."""
+        """Names and tensors, in the order that `WorldModel.state_of` takes; a memoryless layer has none."""
         yield "memory", self.memory
-        for i, layer in enumerate(self.ssm):
-            for name, tensor in zip(layer._fields, layer, strict=True):
-                yield f"layer{i}.{name}", tensor
+        for name, tensor in named_tensors(self.ssm):
+            yield f"layer{name}", tensor
 
     def map(self, other: WorldModelState, keep: Tensor) -> WorldModelState:
         """Row by row: self where keep (B,) is true, else `other`."""
@@ -125,12 +125,7 @@ class WorldModel(nn.Module):
 
     def state_of(self, tensors: list[Tensor]) -> WorldModelState:
         """Inverse of `WorldModelState.tensors`, for exported graphs that carry a flat list."""
-        layers = []
-        rest = tensors[1:]
-        for layer in self.backbone.initial_state(1):
-            layers.append(type(layer)(*rest[: len(layer)]))
-            rest = rest[len(layer) :]
-        return WorldModelState(tensors[0], tuple(layers))
+        return WorldModelState(tensors[0], rebuild_state(self.backbone.initial_state(1), iter(tensors[1:])))
 
     # -- latents -------------------------------------------------------------------------------------------------
 

@@ -11,14 +11,20 @@ Shape letters: B batch, T time, R rank, G groups, H heads, P head size, N state 
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import functools
+import importlib.util
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
+from robonav.errors import ConfigError, MissingDependencyError, explain
+
 LOG_DECAY_FLOOR = {torch.float64: -60.0}  # below it nothing is left, and sums of decays would lose digits
 LOG_DECAY_FLOOR_FLOAT32 = -25.0
 CHUNK = 64
+LOOP_STATE = 64 * 64  # largest P N for which the compiled loop is the faster form
+Backend = Literal["auto", "loop", "chunks", "triton"]
 
 
 class SSDInput(NamedTuple):
@@ -55,21 +61,71 @@ def ssd_recurrence(inputs: SSDInput, hidden: Tensor, reset: Tensor) -> tuple[Ten
 
 
 def ssd_scan(
-    inputs: SSDInput, hidden: Tensor, reset: Tensor, wanted: Tensor | None = None, chunk: int = CHUNK
+    inputs: SSDInput,
+    hidden: Tensor,
+    reset: Tensor,
+    wanted: Tensor | None = None,
+    chunk: int = CHUNK,
+    backend: Backend = "auto",
 ) -> tuple[Tensor, Tensor]:
-    """The recurrence as masked matrix products, chunk after chunk; any T from 1 up.
+    """The recurrence over a sequence of any length from 1 up, in the form that suits the device.
 
     Args:
         inputs: see `SSDInput`; hidden: (B, H, P, N); reset: (B, T), 1 where the past is dropped before that step.
         wanted: (B, K) steps after which the hidden state is asked for; by default the last one.
-        chunk: longest stretch that is one matrix product.
+        chunk: longest stretch that is one matrix product, where the form has chunks.
+        backend: "auto" takes the compiled loop on a processor (where numba is installed and the state is small), the
+            Triton kernels on CUDA, and else "chunks", the masked matrix products in PyTorch.
 
     Returns:
         y (B, T, R, H, P) and the hidden states after the wanted steps (B, K, H, P, N).
+
+    Raises:
+        ConfigError: the backend asked for cannot run on these tensors.
     """
-    length = reset.shape[1]
     if wanted is None:
-        wanted = torch.full((reset.shape[0], 1), length - 1, device=reset.device)
+        wanted = torch.full((reset.shape[0], 1), reset.shape[1] - 1, device=reset.device)
+    if backend == "loop" or (backend == "auto" and _suits_loop(inputs)):
+        return _compiled_loop(inputs, hidden, reset, wanted)
+    return ssd_chunks(inputs, hidden, reset, wanted, chunk)
+
+
+def _suits_loop(inputs: SSDInput) -> bool:
+    """Whether the compiled loop can run, and is faster than matrix products."""
+    value = inputs.value
+    return (
+        value.device.type == "cpu"
+        and value.dtype in (torch.float32, torch.float64)
+        and value.shape[-1] * inputs.key.shape[-1] <= LOOP_STATE
+        and not torch.compiler.is_compiling()
+        and _has_numba()
+    )
+
+
+@functools.cache
+def _has_numba() -> bool:
+    return importlib.util.find_spec("numba") is not None
+
+
+def _compiled_loop(inputs: SSDInput, hidden: Tensor, reset: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+    if not _has_numba():
+        raise MissingDependencyError("ssd_scan(backend='loop'): needs numba; pip install 'robonav[train]'")
+    if inputs.value.device.type != "cpu":
+        raise ConfigError(explain("backend='loop'", "tensors on cpu", inputs.value.device, "use 'auto'"))
+    from robonav.ssm.recurrences.ssd_cpu import SSDLoop  # numba takes a second to import
+
+    query, key, value, log_decay = inputs
+    decay = log_decay.exp() * (1 - reset)[..., None]
+    query, key, value = (x.transpose(2, 3) for x in (query, key, value))
+    y, found = SSDLoop.apply(query, key, value, decay, hidden, wanted)
+    return y.transpose(2, 3), found
+
+
+def ssd_chunks(
+    inputs: SSDInput, hidden: Tensor, reset: Tensor, wanted: Tensor, chunk: int = CHUNK
+) -> tuple[Tensor, Tensor]:
+    """`ssd_scan` as masked matrix products over stretches of at most `chunk` steps."""
+    length = reset.shape[1]
     ys: list[Tensor] = []
     found: Tensor | None = None
     for begin in range(0, length, chunk):
