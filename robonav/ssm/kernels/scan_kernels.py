@@ -58,6 +58,18 @@ def _into_state(w, step, a, cut, cs, seg):
 
 
 @triton.jit
+def _wanted_step(pointer, T):
+    """A wanted step, kept inside the sequence."""
+    return tl.minimum(tl.maximum(tl.load(pointer), 0), T - 1).to(tl.int32)
+
+
+@triton.jit
+def _state(base, index, at, stride: tl.constexpr, inside):
+    """A tile of one of several states (N, P)."""
+    return tl.load(base + index * stride + at, mask=inside, other=0.0)
+
+
+@triton.jit
 def _scores(
     query, key, row, ok,
     G: tl.constexpr, N: tl.constexpr, ROWS: tl.constexpr, BLOCK_N: tl.constexpr, PRECISION: tl.constexpr,
@@ -101,11 +113,11 @@ def scan_forward(
     for c in range(chunks):
         row = (c * STEPS * R + rows).to(tl.int64)
         ok = (rows < STEPS * R) & (row < T * R)
-        raw, a, cut, cs, seg = _decays(row, ok, log_decay, reset, H, R, FLOOR)
+        _, a, cut, cs, seg = _decays(row, ok, log_decay, reset, H, R, FLOOR)
         f = tl.where(seg == 0, tl.exp(cs), 0.0)
         g, e = _into_state(STEPS - 1, step, a, cut, cs, seg)
         weight = _scores(query, key, row, ok, G, N, ROWS, BLOCK_N, PRECISION) * _mask(step, cs, seg)
-        end = starts + c.to(tl.int64) * H * P * N
+        end = starts
         if c == chunks - 1:
             end = final
         for j in range(0, P, BLOCK_P):
@@ -126,6 +138,7 @@ def scan_forward(
                 tl.store(end + at, state, mask=inside)
             tl.store(y + row[:, None] * (H * P) + p[None, :], out, mask=ok_p)
         begin = end
+        starts += H * P * N
         tl.debug_barrier()  # the next chunk reads, in other threads, the state that this one stored
 
 
@@ -142,13 +155,13 @@ def scan_states(
     rows = tl.arange(0, ROWS)
     step = rows // R
     slot = b * K + tl.program_id(1)
-    w = tl.minimum(tl.maximum(tl.load(wanted + slot), 0), T - 1)
+    w = _wanted_step(wanted + slot, T)
     c = w // STEPS
     key += (b * T * R * G + group) * N
     value += (b * T * R * H + head) * P
     row = c * STEPS * R + rows
     ok = (rows < STEPS * R) & (row < T * R)
-    raw, a, cut, cs, seg = _decays(row, ok, log_decay + b * T * H + head, reset + b * T, H, R, FLOOR)
+    _, a, cut, cs, seg = _decays(row, ok, log_decay + b * T * H + head, reset + b * T, H, R, FLOOR)
     g, e = _into_state(w - c * STEPS, step, a, cut, cs, seg)
     begin = starts + ((b * (chunks - 1) + c - 1) * H + head) * P * N
     if c == 0:
@@ -168,17 +181,17 @@ def scan_states(
 
 @triton.jit
 def scan_backward(
-    query, key, value, log_decay, hidden, reset, starts, d_y,
-    d_query, d_key, d_value, d_log_decay, d_hidden, T, chunks,
+    query, key, value, log_decay, hidden, reset, starts, wanted, d_y, d_found,
+    d_query, d_key, d_value, d_log_decay, d_hidden, T, chunks, K,
     R: tl.constexpr, H: tl.constexpr, G: tl.constexpr, P: tl.constexpr, N: tl.constexpr,
     STEPS: tl.constexpr, ROWS: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_N: tl.constexpr,
-    PRECISION: tl.constexpr, FLOOR: tl.constexpr, CARRY: tl.constexpr,
+    PRECISION: tl.constexpr, FLOOR: tl.constexpr, CARRY: tl.constexpr, WANTED: tl.constexpr,
 ):  # fmt: skip
     """All gradients, chunk after chunk from the last. Grid: B * H.
 
     d_query, d_key: (B, T, R, H, N), a slice a head, summed by the caller: no atomics, so the same bits each time.
     d_hidden: (B, H, P, N); with CARRY it comes in as the gradient of the last state, else that is taken as zero, and
-    there is one chunk.
+    there is one chunk. d_found: (B, K, H, P, N), read with WANTED: the gradient of the states after the wanted steps.
     """
     head, b = tl.program_id(0) % H, (tl.program_id(0) // H).to(tl.int64)
     group = head // (H // G)
@@ -195,8 +208,10 @@ def scan_backward(
     d_log_decay += b * T * H + head
     reset += b * T
     hidden += (b * H + head) * P * N
+    wanted += b * K
+    d_found += (b * K * H + head) * P * N
     d_state = d_hidden + (b * H + head) * P * N
-    starts += (b * (chunks - 1) * H + head) * P * N
+    starts += ((b * (chunks - 1) + chunks - 2) * H + head) * P * N  # that before the last chunk
 
     for back in range(chunks):
         c = chunks - 1 - back
@@ -207,11 +222,12 @@ def scan_backward(
         g, e = _into_state(STEPS - 1, step, a, cut, cs, seg)
         begin = hidden
         if c > 0:
-            begin = starts + (c - 1).to(tl.int64) * H * P * N
+            begin = starts
 
         weight = _scores(query, key, row, ok, G, N, ROWS, BLOCK_N, PRECISION) * _mask(step, cs, seg)
         d_score = tl.zeros((ROWS, ROWS), tl.float32)
         through = tl.zeros((ROWS,), tl.float32)
+        d_log = tl.zeros((ROWS,), tl.float32)
         for j in range(0, P, BLOCK_P):
             p = j + tl.arange(0, BLOCK_P)
             ok_p = ok[:, None] & (p[None, :] < P)
@@ -227,6 +243,21 @@ def scan_backward(
                     d_new = tl.load(d_state + p[None, :] * N + n[:, None], mask=inside, other=0.0)
                     d_v = tl.dot(k, d_new, d_v, input_precision=PRECISION)
                 through += tl.sum(d_v * v, 1)
+            if WANTED:
+                for s in range(K):
+                    w = _wanted_step(wanted + s, T) - c * STEPS
+                    if (w >= 0) & (w < STEPS):
+                        g_w, e_w = _into_state(w, step, a, cut, cs, seg)
+                        part = tl.zeros((ROWS, BLOCK_P), tl.float32)
+                        for i in range(0, N, BLOCK_N):
+                            n = i + tl.arange(0, BLOCK_N)
+                            inside = (n[:, None] < N) & (p[None, :] < P)
+                            k = _tile(key, row, n, G * N, ok[:, None] & (n[None, :] < N)) * g_w[:, None]
+                            d_new = _state(d_found, s, p[None, :] * N + n[:, None], H * P * N, inside)
+                            part = tl.dot(k, d_new, part, input_precision=PRECISION)
+                        d_v += part
+                        passed = tl.sum(part * v, 1)
+                        d_log += tl.where(step <= w, tl.cumsum(passed, 0) - passed, 0.0)
             d_v = tl.dot(tl.trans(weight), dy, d_v, input_precision=PRECISION)
             tl.store(d_value + row[:, None] * (H * P) + p[None, :], d_v, mask=ok_p)
 
@@ -256,6 +287,15 @@ def scan_backward(
                     start += tl.sum(tl.sum(old * d_new, 1), 0)
                     v = _tile(value, row, p, H * P, ok_p) * g[:, None]
                     d_k = tl.dot(v, tl.trans(d_new), d_k, input_precision=PRECISION)
+                if WANTED:
+                    for s in range(K):
+                        w = _wanted_step(wanted + s, T) - c * STEPS
+                        if (w >= 0) & (w < STEPS):
+                            g_w, e_w = _into_state(w, step, a, cut, cs, seg)
+                            d_new = _state(d_found, s, at, H * P * N, inside)
+                            d_log += tl.where(step <= w, e_w * tl.sum(tl.sum(old * d_new, 1), 0), 0.0)
+                            v = _tile(value, row, p, H * P, ok_p) * g_w[:, None]
+                            d_k = tl.dot(v, tl.trans(d_new), d_k, input_precision=PRECISION)
             q = _tile(query, row, n, G * N, ok_n)
             d_cs += tl.sum(d_q * q, 1)
             d_k = tl.dot(tl.trans(d_score), q, d_k, input_precision=PRECISION)
@@ -266,7 +306,7 @@ def scan_backward(
 
         # Through the state after the chunk, the decay at u scales its start and the inputs before u: a sum without
         # cancellation. A decay below the floor, or one at a reset, reaches nothing.
-        d_log = tl.cumsum(d_cs, 0, reverse=True) + tl.cumsum(through, 0) - through + e * start
+        d_log += tl.cumsum(d_cs, 0, reverse=True) + tl.cumsum(through, 0) - through + e * start
         d_log = tl.where((raw < FLOOR) | (cut != 0), 0.0, d_log)
         tl.store(d_log_decay + row // R * H, d_log, mask=ok & (rows % R == 0))
 
@@ -282,5 +322,12 @@ def scan_backward(
                 d_old = tl.dot(tl.trans(q), dy, input_precision=PRECISION)
                 if CARRY:
                     d_old += e * tl.load(d_state + at, mask=inside, other=0.0)
+                if WANTED:
+                    for s in range(K):
+                        w = _wanted_step(wanted + s, T) - c * STEPS
+                        if (w >= 0) & (w < STEPS):
+                            g_w, e_w = _into_state(w, step, a, cut, cs, seg)
+                            d_old += e_w * _state(d_found, s, at, H * P * N, inside)
                 tl.store(d_state + at, d_old, mask=inside)
+        starts -= H * P * N
         tl.debug_barrier()  # the chunk before reads, in other threads, what this one stored

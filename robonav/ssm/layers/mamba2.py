@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from robonav.errors import ConfigError, explain
+from robonav.ssm.kernels.step import StepForm, StepInput, StepState, StepWeights, fused_step
 from robonav.ssm.layers.short_conv import conv_scan, conv_step
 from robonav.ssm.recurrences.ssd import CHUNK, SSDInput, ssd_scan, ssd_step
 from robonav.ssm.state import check_scan, check_step, state_dtype
@@ -120,10 +121,27 @@ class Mamba2(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             z, mixed, dt = self._split(projected)
             mixed, window = conv_step(mixed, state.window, *self._taps(), reset)
-            inputs, v = self._inputs(mixed, dt)
-            y, hidden = ssd_step(state.hidden, inputs, reset)
-            y = self._gated(y.squeeze(-3), v, z)
+            if mixed.is_cuda and not torch.compiler.is_compiling():
+                y, hidden = self._fused_step(mixed, dt, z, state.hidden, reset)
+            else:
+                inputs, v = self._inputs(mixed, dt)
+                y, hidden = ssd_step(state.hidden, inputs, reset)
+                y = self._gated(self._skipped(y.squeeze(-3), v), z)
         return self.out_proj(y), Mamba2State(window, hidden)
+
+    def _fused_step(self, mixed: Tensor, dt: Tensor, z: Tensor, hidden: Tensor, reset: Tensor) -> tuple[Tensor, Tensor]:
+        """Gated y (B, I) and the next hidden state by the kernel for many latents, or by its PyTorch form."""
+        bc = self.ngroups * self.d_state
+        v, b, c = F.silu(mixed).split([self.inner, bc, bc], dim=-1)
+        key, query = (s.unflatten(-1, (1, self.ngroups, self.d_state)) for s in (b, c))
+        v, gate = (s.unflatten(-1, (self.heads, self.headdim)) for s in (v, z))
+        skip = self.D if self.D.numel() == self.heads else self.D.view(self.heads, self.headdim)
+        inputs = StepInput(v, key, query, dt, gate if self.norm is None else None)
+        weights = StepWeights(self.dt_bias, skip, self.A_log)
+        y, new = fused_step(inputs, weights, StepState(hidden), reset, StepForm(dt_limit=self.dt_limit))
+        if self.norm is None:
+            return y.flatten(-2).to(self.out_proj.weight.dtype), new.hidden
+        return self._gated(y.squeeze(-3), z), new.hidden
 
     def scan(
         self, x: Tensor, state: Mamba2State, reset: Tensor | None = None, wanted: Tensor | None = None
@@ -141,7 +159,7 @@ class Mamba2(nn.Module):
             mixed, window = conv_scan(mixed, state.window, *self._taps(), reset, wanted)
             inputs, v = self._inputs(mixed, dt)
             y, hidden = ssd_scan(inputs, state.hidden, reset, wanted, self.chunk)
-            y = self._gated(y.squeeze(-3), v, z)
+            y = self._gated(self._skipped(y.squeeze(-3), v), z)
         return self.out_proj(y), Mamba2State(window.flatten(0, 1), hidden.flatten(0, 1))
 
     def _split(self, projected: Tensor) -> tuple[Tensor, ...]:
@@ -166,10 +184,13 @@ class Mamba2(nn.Module):
         log_decay = -dt * torch.exp(self.A_log.to(dt.dtype))
         return SSDInput(query, key, (dt[..., None] * v).unsqueeze(-3), log_decay), v
 
-    def _gated(self, y: Tensor, v: Tensor, z: Tensor) -> Tensor:
-        """Skip, gate and norm: y, v (..., H, P) and z (..., I) to (..., I), in the output projection's dtype."""
-        skip = self.D.to(y.dtype).view(self.heads, -1)  # (H, 1) or (H, P)
-        y, gate = (y + skip * v).flatten(-2), F.silu(z)
+    def _skipped(self, y: Tensor, v: Tensor) -> Tensor:
+        """y + D v, of y and v (..., H, P)."""
+        return y + self.D.to(y.dtype).view(self.heads, -1) * v
+
+    def _gated(self, y: Tensor, z: Tensor) -> Tensor:
+        """Gate and norm: y (..., H, P) and z (..., I) to (..., I), in the output projection's dtype."""
+        y, gate = y.flatten(-2), F.silu(z)
         if self.norm is None:
             y = y * gate
         elif self.norm_before_gate:

@@ -7,7 +7,9 @@
     y = the recurrence of k, q, v, dt A, lambda dt, (1 - lambda) dt, plus D v
     out = out_proj(y SiLU(z)), or out_proj(RMSNorm(y) SiLU(z)) with the output norm
 
-SISO: v = x. MIMO of rank R: v^(r) = mimo_x^(r) x, z^(r) = mimo_z^(r) z, and out_proj gets sum_r mimo_o^(r) (gated y^(r)).
+SISO: v = x. MIMO of rank R: v^(r) = mimo_x^(r) x and z^(r) = mimo_z^(r) z, channel by channel; each y^(r), D v^(r)
+included, is normed and gated by z^(r), and out_proj gets their sum weighted with mimo_o^(r).
+
 Parameter names, shapes and function are those of the public module. SISO turns pairs (2i, 2i + 1) of the first
 rope_fraction N entries; MIMO turns pairs (i, i + N / 2) for i below rope_fraction N / 2.
 
@@ -28,7 +30,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from robonav.errors import ConfigError, explain
-from robonav.ssm.recurrences.mamba3 import Mamba3Carry, Mamba3Input, mamba3_advance, mamba3_scan
+from robonav.ssm.kernels.step import StepForm, StepInput, StepState, StepWeights, fused_step
+from robonav.ssm.recurrences.mamba3 import Mamba3Carry, Mamba3Input, mamba3_scan, mamba3_step, suits_step_loop
 from robonav.ssm.recurrences.rotation import from_complex, rotate, rotors, to_complex, wrap_phase
 from robonav.ssm.recurrences.ssd import CHUNK
 from robonav.ssm.state import check_scan, check_step, state_dtype
@@ -55,7 +58,7 @@ class _Projected(NamedTuple):
 
     z: Tensor  # (..., H, P)
     x: Tensor  # (..., H, P)
-    bc: Tensor  # (..., 2, H, R, N) normed, with biases, not yet rotated: B, then C
+    bc: Tensor  # (..., 2 R G N) B, then C
     log_decay: Tensor  # (..., H)
     here: Tensor  # (..., H) lambda dt
     before: Tensor  # (..., H) (1 - lambda) dt
@@ -132,8 +135,8 @@ class Mamba3(nn.Module):
         if self.d_state < 2 or self.d_state % 2:
             raise ConfigError(explain("Mamba3.d_state", "an even number from 2 up", self.d_state))
         if self.headdim < 1 or self.inner < 1 or self.inner % self.headdim:
-            got = explain("Mamba3.headdim", f"a divisor of expand * d_model = {self.inner}", self.headdim)
-            raise ConfigError(got)
+            divisor = f"a divisor of expand * d_model = {self.inner}"
+            raise ConfigError(explain("Mamba3.headdim", divisor, self.headdim))
         if self.ngroups < 1 or self.heads % self.ngroups:
             raise ConfigError(explain("Mamba3.ngroups", f"a divisor of the {self.heads} heads", self.ngroups))
         if self.rank > 1 and not self.mimo:
@@ -158,15 +161,53 @@ class Mamba3(nn.Module):
     def step(self, x: Tensor, state: Mamba3State, reset: Tensor | None = None) -> tuple[Tensor, Mamba3State]:
         """x (B, D) to y (B, D) and the next state; `reset` (B,) drops the past where it is 1."""
         reset = check_step(x, self.d_model, state, reset)
-        projected = self._project(x)
+        wide = self._project(x)
         with torch.autocast(x.device.type, enabled=False):
-            parts = self._parts(projected)
-            theta = wrap_phase(state.theta + parts.turn)
-            inputs = self._inputs(parts, theta)
-            carry = Mamba3Carry(state.hidden, state.key, self._ranks(state.value))
-            y, hidden = mamba3_advance(carry, inputs, self.D.to(theta.dtype), reset)
-            gated = self._gated(y, parts.z)
-        return self.out_proj(gated), Mamba3State(theta, hidden, inputs.key, parts.x)
+            if suits_step_loop(wide):
+                z = wide[:, : self.inner].unflatten(-1, (self.heads, self.headdim))
+                y, state = self._compiled_step(wide, state, reset)
+            elif wide.is_cuda and not torch.compiler.is_compiling():
+                gated, state = self._fused_step(wide, state, reset)
+                return self.out_proj(gated), state
+            else:
+                parts = self._parts(wide)
+                z, theta = parts.z, wrap_phase(state.theta + parts.turn)
+                inputs = self._inputs(parts, theta)
+                carry = Mamba3Carry(state.hidden, state.key, self._ranks(state.value))
+                y, hidden = mamba3_step(carry, inputs, self.D.to(theta.dtype), reset)
+                state = Mamba3State(theta, hidden, inputs.key.contiguous(), parts.x.contiguous())
+            gated = self._gated(y, z)
+        return self.out_proj(gated), state
+
+    def _compiled_step(self, wide: Tensor, state: Mamba3State, reset: Tensor) -> tuple[Tensor, Mamba3State]:
+        """y (B, R, H, P) and the next state from the projection, on a processor."""
+        from robonav.ssm.recurrences.mamba3_step_cpu import StepInput as LoopInput
+        from robonav.ssm.recurrences.mamba3_step_cpu import step_loop  # numba takes a second to import
+
+        norm = torch.stack([self.B_norm.weight, self.C_norm.weight])
+        bias = torch.stack([self.B_bias, self.C_bias])
+        mimo_x = self.mimo_x if self.mimo else self.D.new_ones(self.heads, 1, self.headdim)
+        dt_bias, norm, bias, mimo_x, skip = (part.to(wide.dtype) for part in (self.dt_bias, norm, bias, mimo_x, self.D))
+        inputs = LoopInput(wide, reset, dt_bias, norm, bias, mimo_x, skip, *state)
+        y, *parts = step_loop(inputs, self.ngroups, self.mimo, self.a_form == "rational", NORM_EPS, MIN_DECAY_RATE)
+        return y, Mamba3State(*parts)
+
+    def _fused_step(self, wide: Tensor, state: Mamba3State, reset: Tensor) -> tuple[Tensor, Mamba3State]:
+        """Gated y (B, I) and the next state by the kernel for many latents, or by its PyTorch form."""
+        spare = wide.shape[-1] - self.in_proj.out_features
+        z, x, bc, dd_dt, dd_a, trap, angle, _ = wide.split([*self.split, spare], dim=-1)
+        z, x = (part.unflatten(-1, (self.heads, self.headdim)) for part in (z, x))
+        key, query = bc.unflatten(-1, (2, self.rank, self.ngroups, self.d_state)).unbind(1)
+        inputs = StepInput(x, key, query, dd_dt, z if self.norm is None else None, dd_a, trap, angle)
+        ranks = (self.mimo_x, self.mimo_z, self.mimo_o) if self.mimo else (None, None, None)
+        norms = (self.B_bias, self.C_bias, self.B_norm.weight, self.C_norm.weight)
+        weights = StepWeights(self.dt_bias, self.D, None, *norms, *ranks)
+        carried = StepState(state.hidden, state.theta, state.key, state.value)
+        form = StepForm(halves=self.mimo, rational=self.a_form == "rational")
+        y, new = fused_step(inputs, weights, carried, reset, form)
+        assert new.theta is not None and new.key is not None and new.value is not None  # Mamba-3 has them
+        gated = self._gated(y, z) if self.norm is not None else y.flatten(-2).to(self.out_proj.weight.dtype)
+        return gated, Mamba3State(new.theta, new.hidden, new.key, new.value)
 
     def scan(
         self, x: Tensor, state: Mamba3State, reset: Tensor | None = None, wanted: Tensor | None = None
@@ -178,9 +219,9 @@ class Mamba3(nn.Module):
             wanted: the states after these steps are returned as (B * K, ...), row b * K + k.
         """
         reset, steps = check_scan(x, self.d_model, state, reset, wanted)
-        projected = self._project(x)
+        wide = self._project(x)
         with torch.autocast(x.device.type, enabled=False):
-            parts = self._parts(projected)
+            parts = self._parts(wide)
             # Unwrapped angles grow with T: their sum is taken in float64.
             turned = torch.cumsum(parts.turn, dim=1, dtype=torch.float64)
             theta = wrap_phase(state.theta[:, None] + turned).to(parts.turn.dtype)  # (B, T, H, S)
@@ -193,26 +234,27 @@ class Mamba3(nn.Module):
         return self.out_proj(gated), Mamba3State(kept[0], hidden.flatten(0, 1), kept[1], kept[2])
 
     def _project(self, x: Tensor) -> Tensor:
-        """The input projection, (..., W): on a processor its columns are padded to a multiple of `ALIGNMENT`."""
+        """The input projection in the state's dtype, (..., W); on a processor zeros fill it up to whole registers."""
         spare = -self.in_proj.out_features % ALIGNMENT
-        if torch.compiler.is_compiling() or spare == 0 or x.device.type != "cpu" or x.numel() < PAD_ROWS * self.d_model:
-            return self.in_proj(x)
-        return F.linear(x, F.pad(self.in_proj.weight, (0, 0, 0, spare)))
+        traced = torch.compiler.is_compiling()  # asked first: a traced batch has no size to compare
+        if traced or x.device.type != "cpu" or not spare or x.numel() < PAD_ROWS * self.d_model:
+            wide = self.in_proj(x)
+        else:
+            weight = self.in_proj.weight
+            wide = F.linear(x, torch.cat([weight, weight.new_zeros(spare, self.d_model)]))
+        return wide.to(state_dtype(self.D))
 
-    def _parts(self, projected: Tensor) -> _Projected:
+    def _parts(self, wide: Tensor) -> _Projected:
         """Splits the projection (..., W) and makes decays, weights, and turns of it."""
-        wide = projected.to(state_dtype(self.D))
         spare = wide.shape[-1] - self.in_proj.out_features
         z, x, bc, dd_dt, dd_a, trap, angle, _ = wide.split([*self.split, spare], dim=-1)
         dt = F.softplus(dd_dt + self.dt_bias.to(wide.dtype))  # (..., H)
-        if self.a_form == "rational":  # the derivative is right at 0 too
-            rate = F.relu(dd_a) + 1 / (1 - dd_a.clamp(max=0))
-        else:
-            rate = F.softplus(dd_a)
+        # 1 + a for a >= 0, 1 / (1 - a) below; in this form the derivative is right at 0 too.
+        rate = F.relu(dd_a) + 1 / (1 - dd_a.clamp(max=0)) if self.a_form == "rational" else F.softplus(dd_a)
         here = torch.sigmoid(trap) * dt
         turn = (math.pi * torch.tanh(angle))[..., None, :] * dt[..., None]  # (..., H, S)
         z, x = (part.unflatten(-1, (self.heads, self.headdim)) for part in (z, x))
-        return _Projected(z, x, self._normed(bc), -dt * rate.clamp(min=MIN_DECAY_RATE), here, dt - here, turn)
+        return _Projected(z, x, bc, -dt * rate.clamp(min=MIN_DECAY_RATE), here, dt - here, turn)
 
     def _normed(self, bc: Tensor) -> Tensor:
         """B and C (..., 2 R G N), side by side as projected, to RMSNorm of each: (..., 2, G, 1, R, N)."""
@@ -226,9 +268,9 @@ class Mamba3(nn.Module):
         bias = torch.stack([self.B_bias, self.C_bias]).unflatten(1, groups).to(theta.dtype)  # (2, G, H / G, R, N)
         angle = theta.unflatten(-2, groups)[..., None, :, :, None, :]  # (..., 1, G, H / G, 1, S)
         if torch.compiler.is_compiling():  # neither ONNX nor the compiler take complex numbers well
-            turned = rotate(parts.bc + bias, angle, self.mimo)
+            turned = rotate(self._normed(parts.bc) + bias, angle, self.mimo)
         else:
-            pairs = to_complex(parts.bc, self.mimo) + to_complex(bias, self.mimo)
+            pairs = to_complex(self._normed(parts.bc), self.mimo) + to_complex(bias, self.mimo)
             turned = from_complex(pairs * rotors(angle, self.d_state // 2), self.mimo)
         key, query = turned.flatten(-4, -3).transpose(-2, -3).unbind(-4)  # (..., R, H, N)
         return Mamba3Input(query, key, self._ranks(parts.x), parts.log_decay, parts.here, parts.before)
@@ -259,6 +301,6 @@ def rms_normed(x: Tensor) -> Tensor:
 def at_steps(x: Tensor, wanted: Tensor | None) -> Tensor:
     """x (B, T, ...) after the wanted steps (B, K), as (B * K, ...); after the last one by default."""
     if wanted is None:
-        return x[:, -1]
+        return x[:, -1].clone()  # a view would keep the whole sequence in memory
     rows = torch.arange(x.shape[0], device=x.device)[:, None]
     return x[rows, wanted].flatten(0, 1)

@@ -29,6 +29,7 @@ def _hybrid(d_model: int) -> SequenceLayer:
 
 FACTORIES: dict[str, Callable[[int], SequenceLayer]] = {
     "mamba3": lambda d: Mamba3(d, d_state=8, expand=2.0),
+    "mamba3_n4": lambda d: Mamba3(d, d_state=4, expand=2.0),
     "mamba3_n16": lambda d: Mamba3(d, d_state=16, expand=2.0),
     "mamba3_n64": lambda d: Mamba3(d, d_state=64, expand=2.0),
     "mamba3_mimo": lambda d: Mamba3(d, d_state=8, expand=2.0, rank=2),

@@ -1,6 +1,7 @@
 """Mamba-3's recurrence (arXiv 2603.15569), of any rank: the scalar-decay recurrence under the trapezoidal rule.
 
-    h_t = alpha_t h_{t-1} + sum_r (1 - lambda_t) dt_t alpha_t v_{t-1}^(r) k_{t-1}^(r)^T + lambda_t dt_t v_t^(r) k_t^(r)^T
+    h_t = alpha_t h_{t-1} + (1 - lambda_t) dt_t alpha_t sum_r v_{t-1}^(r) k_{t-1}^(r)^T
+          + lambda_t dt_t sum_r v_t^(r) k_t^(r)^T
     y_t^(r) = h_t q_t^(r) + D v_t^(r)
 
 with alpha_t = exp(dt_t A_t). A reset at t makes alpha_t 0, and with it the term in v_{t-1}. Keys and queries come
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from robonav.ssm.recurrences.ssd import CHUNK, Backend, SSDInput, _suits_loop, ssd_scan
+from robonav.ssm.recurrences.ssd import CHUNK, Backend, SSDInput, _has_numba, _suits_loop, ssd_scan
 
 
 class Mamba3Input(NamedTuple):
@@ -70,21 +71,10 @@ def mamba3_recurrence(carry: Mamba3Carry, inputs: Mamba3Input, skip: Tensor, res
     return torch.stack(ys, 1), torch.stack(hiddens, 1)
 
 
-def mamba3_advance(
-    carry: Mamba3Carry, inputs: Mamba3Input, skip: Tensor, reset: Tensor, backend: Backend = "auto"
-) -> tuple[Tensor, Tensor]:
-    """`mamba3_step` in the form that suits the device: compiled on a processor where no gradient is asked for."""
-    if backend == "loop" or (backend == "auto" and _suits_loop(inputs) and not _wants_gradient(carry, inputs, skip)):
-        from robonav.ssm.recurrences.mamba3_cpu import step_loop  # numba takes a second to import
-
-        query, key, value, log_decay, here, before = inputs
-        alpha = torch.exp(log_decay) * (1 - reset)[:, None]
-        return step_loop(query, key, value, alpha, here, before, skip, *carry)
-    return mamba3_step(carry, inputs, skip, reset)
-
-
-def _wants_gradient(carry: Mamba3Carry, inputs: Mamba3Input, skip: Tensor) -> bool:
-    return torch.is_grad_enabled() and any(x.requires_grad for x in (*carry, *inputs, skip))
+def suits_step_loop(x: Tensor) -> bool:
+    """Whether the compiled step (`mamba3_step_cpu`) can run on x: a processor, and no gradient asked for."""
+    cpu = x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
+    return cpu and not torch.is_grad_enabled() and not torch.compiler.is_compiling() and _has_numba()
 
 
 def mamba3_scan(
@@ -114,11 +104,12 @@ def mamba3_scan(
     query, key, value, log_decay, here, before = inputs
     ahead = F.pad((before * (1 - reset)[..., None])[:, 1:], (0, 0, 0, 1))  # (B, T, H)
     start = carry.hidden + torch.einsum("bh,brhp,brhn->bhpn", before[:, 0], carry.value, carry.key)
-    if backend == "loop" or (backend == "auto" and _suits_loop(inputs)):
+    if backend == "loop" or (backend == "auto" and _suits_loop(SSDInput(query, key, value, log_decay))):
         y, hidden = _compiled_loop(inputs, ahead, start, skip, reset, wanted)
     else:
         scaled_key = (here + ahead)[:, :, None, :, None] * key  # cheaper than scaled values: N is smaller than P
-        y, hidden = ssd_scan(SSDInput(query, scaled_key, value, log_decay), start, reset, wanted, chunk, backend)
+        share = max(chunk // query.shape[2], 1)  # a step is R rows of the product
+        y, hidden = ssd_scan(SSDInput(query, scaled_key, value, log_decay), start, reset, wanted, share, backend)
         y = y + _own_share(query, key, value, ahead, skip)
     if wanted is None:  # nothing is ahead of the last step
         return y, hidden

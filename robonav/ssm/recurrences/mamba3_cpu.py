@@ -1,8 +1,8 @@
 """Mamba-3's scan on a processor: the loop itself, compiled, with the state of a head in its cache (as in `ssd_cpu`).
 
-The reduction to the SSD recurrence is that of `mamba3_scan`; here the scaled keys, and the terms by which y differs, are
-made where the numbers are at hand, in place of passes over whole tensors. The backward pass recomputes the states of
-one stretch at a time from marks that the forward pass left. Inside, a state is (N, P).
+The reduction to the SSD recurrence is that of `mamba3_scan`; the scaled keys, and the terms by which y differs, are
+made here where the numbers are at hand, in place of passes over whole tensors. The backward pass recomputes the states
+of one stretch at a time from marks that the forward pass left. Inside, a state is (N, P).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 from robonav.ssm.recurrences.ssd_cpu import REORDER, STRETCH, Array, _decay_gradient, _read_gradients, _share_out
 
 
-@njit(nogil=True, cache=True, fastmath=REORDER)  # type: ignore[untyped-decorator]
+@njit(nogil=True, cache=True, fastmath=REORDER)
 def _advance(state: Array, decay: float, key: Array, scale: float, value: Array) -> None:
     """state = decay state + scale key value^T, in its own place."""
     size, width = state.shape
@@ -27,7 +27,7 @@ def _advance(state: Array, decay: float, key: Array, scale: float, value: Array)
             state[n, p] = decay * state[n, p] + k * value[p]
 
 
-@njit(nogil=True, cache=True, fastmath=REORDER)  # type: ignore[untyped-decorator]
+@njit(nogil=True, cache=True, fastmath=REORDER)
 def _advance_to(new: Array, state: Array, decay: float, key: Array, scale: float, value: Array) -> None:
     """new = decay state + scale key value^T."""
     size, width = state.shape
@@ -37,7 +37,7 @@ def _advance_to(new: Array, state: Array, decay: float, key: Array, scale: float
             new[n, p] = decay * state[n, p] + k * value[p]
 
 
-@njit(nogil=True, cache=True, fastmath=REORDER)  # type: ignore[untyped-decorator]
+@njit(nogil=True, cache=True, fastmath=REORDER)
 def _read(state: Array, query: Array, out: Array) -> None:
     """out += query state."""
     size, width = state.shape
@@ -52,10 +52,8 @@ def _read(state: Array, query: Array, out: Array) -> None:
             out[p] += q0 * state[n, p]
 
 
-@njit(nogil=True, cache=True, fastmath=REORDER)  # type: ignore[untyped-decorator]
-def _own_share(
-    b: int, h: int, query: Array, key: Array, value: Array, ahead: Array, skip: Array, y: Array
-) -> None:
+@njit(nogil=True, cache=True, fastmath=REORDER)
+def _own_share(b: int, h: int, query: Array, key: Array, value: Array, ahead: Array, skip: Array, y: Array) -> None:
     """y^(r) = D v^(r) - ahead sum_s (q^(r) . k^(s)) v^(s), for one row and all steps: slices a step cost too much."""
     _, length, _, rank, width = value.shape
     for t in range(length):
@@ -71,7 +69,7 @@ def _own_share(
                     y[b, t, h, r, p] += mix * value[b, t, h, s, p]
 
 
-@njit(nogil=True, cache=True, fastmath=REORDER)  # type: ignore[untyped-decorator]
+@njit(nogil=True, cache=True, fastmath=REORDER)
 def _forward_rows(
     first: int,
     last: int,
@@ -108,7 +106,7 @@ def _forward_rows(
                     found[b, i, h] = state.T
 
 
-@njit(nogil=True, cache=True, fastmath=REORDER)  # type: ignore[untyped-decorator]
+@njit(nogil=True, cache=True, fastmath=REORDER)
 def _drive_gradients(d_state: Array, key: Array, scale: float, value: Array, d_key: Array, d_value: Array) -> None:
     """Of k value^T with k = scale key: d_key, of k, and what is added to d_value."""
     size, width = d_state.shape
@@ -121,7 +119,7 @@ def _drive_gradients(d_state: Array, key: Array, scale: float, value: Array, d_k
         d_key[n] = total
 
 
-@njit(nogil=True, cache=True, fastmath=REORDER)  # type: ignore[untyped-decorator]
+@njit(nogil=True, cache=True, fastmath=REORDER)
 def _step_gradients(
     after: Array,
     before: Array,
@@ -154,7 +152,7 @@ def _step_gradients(
     return d_decay
 
 
-@njit(nogil=True, cache=True, fastmath=REORDER)  # type: ignore[untyped-decorator]
+@njit(nogil=True, cache=True, fastmath=REORDER)
 def _own_share_gradients(
     b: int,
     h: int,
@@ -192,7 +190,7 @@ def _own_share_gradients(
     return of_skip
 
 
-@njit(nogil=True, cache=True, fastmath=REORDER)  # type: ignore[untyped-decorator]
+@njit(nogil=True, cache=True, fastmath=REORDER)
 def _finish_gradients(
     b: int,
     h: int,
@@ -219,7 +217,7 @@ def _finish_gradients(
         d_scale[b, t, h] = of_scale
 
 
-@njit(nogil=True, cache=True, fastmath=REORDER)  # type: ignore[untyped-decorator]
+@njit(nogil=True, cache=True, fastmath=REORDER)
 def _backward_rows(
     first: int,
     last: int,
@@ -282,58 +280,6 @@ def _backward_rows(
                 d_decay[b, t, h] = _decay_gradient(d_state, before, a)
         _finish_gradients(b, h, query, key, scale, d_own, d_query, d_key, d_scale)
         d_start[b, h] = d_state.T
-
-
-@njit(nogil=True, cache=True, fastmath=REORDER)  # type: ignore[untyped-decorator]
-def _step_rows(
-    first: int,
-    last: int,
-    query: Array,  # (B, R, H, N)
-    key: Array,  # (B, R, H, N)
-    value: Array,  # (B, R, H, P)
-    alpha: Array,  # (B, H) the decay, 0 at a reset
-    here: Array,  # (B, H)
-    before: Array,  # (B, H)
-    skip: Array,  # (H,)
-    hidden: Array,  # (B, H, N, P)
-    last_key: Array,  # (B, R, H, N)
-    last_value: Array,  # (B, R, H, P)
-    y: Array,  # (B, R, H, P)
-    new: Array,  # (B, H, N, P)
-) -> None:
-    _, heads, size, width = hidden.shape
-    for row in range(first, last):
-        b, h = row // heads, row % heads
-        a, now, past = alpha[b, h], here[b, h], before[b, h] * alpha[b, h]
-        for r in range(key.shape[1]):
-            for p in range(width):
-                y[b, r, h, p] = skip[h] * value[b, r, h, p]
-        for n in range(size):
-            k, k_last = now * key[b, 0, h, n], past * last_key[b, 0, h, n]
-            for p in range(width):
-                new[b, h, n, p] = a * hidden[b, h, n, p] + k_last * last_value[b, 0, h, p] + k * value[b, 0, h, p]
-            for r in range(1, key.shape[1]):
-                k, k_last = now * key[b, r, h, n], past * last_key[b, r, h, n]
-                for p in range(width):
-                    new[b, h, n, p] += k_last * last_value[b, r, h, p] + k * value[b, r, h, p]
-            for r in range(key.shape[1]):
-                q = query[b, r, h, n]
-                for p in range(width):
-                    y[b, r, h, p] += q * new[b, h, n, p]
-
-
-def step_loop(*tensors: Tensor) -> tuple[Tensor, Tensor]:
-    """`mamba3_step` in one pass over the state, without gradients; the arguments are those of `_step_rows`.
-
-    The new state, like the old one where it comes from here, is a transposed view of (B, H, N, P) in memory.
-    """
-    *inputs, hidden, last_key, last_value = (x.detach() for x in tensors)
-    hidden = hidden.transpose(-1, -2)
-    y, new = (torch.empty(x.shape, dtype=x.dtype) for x in (inputs[2], hidden))
-    arrays = [x.contiguous().numpy() for x in (*inputs, hidden, last_key, last_value)]
-    arrays += [y.numpy(), new.numpy()]
-    _share_out(hidden.shape[0] * hidden.shape[1], lambda first, last: _step_rows(first, last, *arrays))
-    return y, new.transpose(-1, -2)
 
 
 class Mamba3Loop(torch.autograd.Function):

@@ -81,13 +81,26 @@ def ssd_scan(
         y (B, T, R, H, P) and the hidden states after the wanted steps (B, K, H, P, N).
 
     Raises:
-        ConfigError: the backend asked for cannot run on these tensors.
+        ConfigError, ShapeError, MissingDependencyError: the backend asked for cannot run on these tensors or here.
     """
     if wanted is None:
         wanted = torch.full((reset.shape[0], 1), reset.shape[1] - 1, device=reset.device)
+    if backend == "triton" or (backend == "auto" and _suits_kernels(inputs, hidden)):
+        from robonav.ssm.kernels.scan import ssd_scan_cuda  # triton is not everywhere
+
+        return ssd_scan_cuda(inputs, hidden, reset, wanted)
     if backend == "loop" or (backend == "auto" and _suits_loop(inputs)):
         return _compiled_loop(inputs, hidden, reset, wanted)
     return ssd_chunks(inputs, hidden, reset, wanted, chunk)
+
+
+def _suits_kernels(inputs: SSDInput, hidden: Tensor) -> bool:
+    """Whether the Triton kernels take these tensors."""
+    if not inputs.value.is_cuda or torch.compiler.is_compiling():
+        return False
+    from robonav.ssm.kernels.dispatch import use_kernels
+
+    return use_kernels("auto", {**inputs._asdict(), "hidden": hidden}, rank=inputs.query.shape[2])
 
 
 def _suits_loop(inputs: SSDInput) -> bool:
