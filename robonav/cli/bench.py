@@ -49,7 +49,7 @@ class MemoryArgs:
     seed: int = 0
     """Of weights and data."""
     json: Path | None = None
-    """File for the figures, also those of a run that was cut off; they are printed as well."""
+    """File for the figures, saved after each probe; probes of the same recipe that it holds are not run again."""
 
 
 def _sim(argv: list[str]) -> int:
@@ -75,7 +75,14 @@ def _memory(argv: list[str]) -> int:
     args = parse(MemoryArgs, argv, "robonav bench memory", BENCHMARKS["memory"][1], examples)
     from robonav.ssm.measure.memory import measure_memory
 
-    return _finish(measure_memory(args.budget, args.tasks or None, args.layers or None, args.seed, _say), args.json)
+    def report(line: str, figures: dict[str, Any]) -> None:
+        _say(line)
+        if args.json is not None:
+            write_json_atomic(args.json, figures)
+
+    known = _earlier(args.json)
+    tasks, layers = args.tasks or None, args.layers or None
+    return _finish(measure_memory(args.budget, tasks, layers, args.seed, report, known), args.json)
 
 
 # Word to the function that runs it, and its summary.
@@ -112,6 +119,19 @@ def main(argv: list[str]) -> int:
     if argv[0] not in BENCHMARKS:
         raise UsageError(explain("bench", "a benchmark", f"'{argv[0]}'", nearest(argv[0], BENCHMARKS)))
     return BENCHMARKS[argv[0]][0](argv[1:])
+
+
+def _earlier(file: Path | None) -> dict[str, Any] | None:
+    """Figures that an earlier call left in this file."""
+    if file is None or not file.is_file():
+        return None
+    try:
+        figures = json.loads(file.read_text())
+    except ValueError:
+        figures = None
+    if not isinstance(figures, dict):
+        raise UsageError(explain("--json", "figures of an earlier call, or no file yet", f"{file}", "remove it"))
+    return figures
 
 
 def _say(line: str) -> None:

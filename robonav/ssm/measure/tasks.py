@@ -35,8 +35,15 @@ class Batch(NamedTuple):
 class Task(Protocol):
     """What a probe is trained and tested on."""
 
-    inputs: int
-    classes: int
+    @property
+    def inputs(self) -> int:
+        """Kinds of tokens."""
+        ...
+
+    @property
+    def classes(self) -> int:
+        """Kinds of answers."""
+        ...
 
     @property
     def chance(self) -> float:
