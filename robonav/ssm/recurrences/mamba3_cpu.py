@@ -14,7 +14,7 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from robonav.ssm.recurrences.ssd_cpu import REORDER, STRETCH, Array, _decay_gradient, _read_gradients, _share_out
+from robonav.ssm.recurrences.ssd_cpu import REORDER, STRETCH, Array, _decay_gradient, _read_gradients, share_out
 
 
 @njit(nogil=True, cache=True, fastmath=REORDER)
@@ -295,7 +295,7 @@ class Mamba3Loop(torch.autograd.Function):
         stretches = -(-length // STRETCH) if any(ctx.needs_input_grad) else 0
         marks = start.new_empty(batch, stretches, heads, start.shape[3], start.shape[2])
         arrays = [x.numpy() for x in (*inputs, y, found, marks)]
-        _share_out(batch * heads, lambda first, last: _forward_rows(first, last, *arrays))
+        share_out(batch * heads, lambda first, last: _forward_rows(first, last, *arrays))
         ctx.save_for_backward(*inputs[:7], wanted, marks)
         return y, found
 
@@ -308,5 +308,5 @@ class Mamba3Loop(torch.autograd.Function):
         d_skip = d_y.new_empty(batch, heads)
         d_start = d_y.new_empty(batch, *d_found.shape[2:])
         arrays = [x.numpy() for x in (*inputs, *gradients, d_skip, d_start)]
-        _share_out(batch * heads, lambda first, last: _backward_rows(first, last, *arrays))
+        share_out(batch * heads, lambda first, last: _backward_rows(first, last, *arrays))
         return *gradients, d_skip.sum(0), d_start, None

@@ -14,7 +14,7 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from robonav.ssm.recurrences.ssd_cpu import REORDER, Array, _share_out
+from robonav.ssm.recurrences.ssd_cpu import REORDER, Array, share_out
 
 
 class StepInput(NamedTuple):
@@ -147,5 +147,5 @@ def step_loop(
     arrays = [tensor.numpy() for tensor in (*inputs, y, theta, new, key, x)]
     scalar = arrays[0].dtype.type
     choices = (groups, halves, rational, scalar(eps), scalar(least_rate))
-    _share_out(batch, lambda first, last: _step_rows(first, last, *choices, *arrays))
+    share_out(batch, lambda first, last: _step_rows(first, last, *choices, *arrays))
     return y, theta, new.transpose(-1, -2), key, x

@@ -228,55 +228,12 @@ def _backward_rows(
         d_start[b, h] = d_state.T
 
 
-@njit(nogil=True, cache=True, fastmath=REORDER)
-def _add_product(state: Array, weight: float, key: Array, value: Array) -> None:
-    """state += weight key value^T."""
-    size, width = state.shape
-    for n in range(size):
-        k = weight * key[n]
-        for p in range(width):
-            state[n, p] += k * value[p]
-
-
-@njit(nogil=True, cache=True, fastmath=REORDER)
-def _step_rows(
-    first: int,
-    last: int,
-    state: Array,  # (B, H, N, P)
-    last_key: Array,  # (B, R, H, N)
-    last_value: Array,  # (B, R, H, P)
-    query: Array,  # (B, R, H, N)
-    key: Array,  # (B, R, H, N)
-    value: Array,  # (B, R, H, P)
-    decay: Array,  # (B, H)
-    here: Array,  # (B, H)
-    before: Array,  # (B, H) times the decay
-    new: Array,  # (B, H, N, P)
-    y: Array,  # (B, R, H, P)
-) -> None:
-    rank, heads = query.shape[1], query.shape[2]
-    size, width = state.shape[2], state.shape[3]
-    for row in range(first, last):
-        b, h = row // heads, row % heads
-        old, then, a, w, u = state[b, h], new[b, h], decay[b, h], here[b, h], before[b, h]
-        key_0, value_0, key_1, value_1 = key[b, 0, h], value[b, 0, h], last_key[b, 0, h], last_value[b, 0, h]
-        for n in range(size):
-            k_0, k_1 = w * key_0[n], u * key_1[n]
-            for p in range(width):
-                then[n, p] = a * old[n, p] + k_0 * value_0[p] + k_1 * value_1[p]
-        for r in range(1, rank):
-            _add_product(then, w, key[b, r, h], value[b, r, h])
-            _add_product(then, u, last_key[b, r, h], last_value[b, r, h])
-        for r in range(rank):
-            _read(then, query[b, r, h], y[b, r, h])
-
-
 @functools.cache
 def _pool(_process: int, threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, "ssd")
 
 
-def _share_out(rows: int, work: Callable[[int, int], None]) -> None:
+def share_out(rows: int, work: Callable[[int, int], None]) -> None:
     """Runs work(first, last) over all rows, on as many threads as torch uses."""
     threads = min(torch.get_num_threads(), rows)
     if threads <= 1:
@@ -300,7 +257,7 @@ class SSDLoop(torch.autograd.Function):
         stretches = -(-length // STRETCH) if any(ctx.needs_input_grad) else 0
         marks = value.new_empty(batch, stretches, heads, size, width)
         arrays = [x.numpy() for x in (query, key, value, decay, start, wanted.contiguous(), y, found, marks)]
-        _share_out(batch * heads, lambda first, last: _forward_rows(first, last, *arrays))
+        share_out(batch * heads, lambda first, last: _forward_rows(first, last, *arrays))
         ctx.save_for_backward(query, key, value, decay, wanted, marks)
         return y, found
 
@@ -315,35 +272,7 @@ class SSDLoop(torch.autograd.Function):
         d_start = value.new_empty(batch, heads, width, size)
         inputs = (query, key, value, decay, wanted.contiguous(), marks, d_y.contiguous(), d_found.contiguous())
         arrays = [x.numpy() for x in (*inputs, d_query, d_key, d_value, d_decay, d_start)]
-        _share_out(batch * heads, lambda first, last: _backward_rows(first, last, *arrays))
+        share_out(batch * heads, lambda first, last: _backward_rows(first, last, *arrays))
         if groups != heads:  # heads of a group share their query and key
             d_query, d_key = (x.unflatten(2, (groups, heads // groups)).sum(3) for x in (d_query, d_key))
         return d_query, d_key, d_value, d_decay, d_start, None
-
-
-def trapezoid_step(
-    state: Tensor,
-    last: tuple[Tensor, Tensor],
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    decay: Tensor,
-    here: Tensor,
-    before: Tensor,
-) -> tuple[Tensor, Tensor]:
-    """One step of Mamba-3's rule in one pass over the state, without gradients.
-
-    Args:
-        state: (B, H, P, N), best a transposed view of (B, H, N, P), which is what comes back.
-        last: key (B, R, H, N) and value (B, R, H, P) of the last step; query, key, value: of this one.
-        decay: (B, H), 0 where there is a reset; here: (B, H); before: (B, H), times the decay.
-
-    Returns:
-        y (B, R, H, P) and the new state (B, H, P, N).
-    """
-    turned = state.transpose(-1, -2).contiguous()
-    new, y = torch.empty_like(turned), torch.empty_like(value, memory_format=torch.contiguous_format)
-    inputs = (turned, *last, query, key, value, decay, here, before)
-    arrays = [x.detach().contiguous().numpy() for x in inputs] + [new.numpy(), y.numpy()]
-    _share_out(new.shape[0] * new.shape[1], lambda first, last: _step_rows(first, last, *arrays))
-    return y, new.transpose(-1, -2)
