@@ -106,7 +106,8 @@ benchmarks:
 options:
   -h, --help  show this, or a benchmark's own help: robonav bench BENCHMARK --help
 
-example:
+examples:
+  robonav bench sim --json sim.json
   robonav bench ssm --json ssm.json
 """
 
