@@ -83,6 +83,8 @@ def compare_scan(
     for leaf, a, b in zip(leaves, gradients, exact_gradients, strict=True):
         assert a.dtype == leaf.dtype and bool(a.isfinite().all())
         assert error(a, torch.zeros_like(a) if b is None else b) < tolerance
+    dead = (reset[..., None] != 0) | (inputs.log_decay < LOG_DECAY_FLOOR)
+    assert not bool(gradients[3][dead].any())
     for x, y in zip(leaves, before, strict=True):
         assert torch.equal(x, y)
 
