@@ -9,12 +9,12 @@ This module imports neither torch nor pybullet: it runs on the robot.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from robonav.errors import ShapeError, explain
+from robonav.errors import ConfigError, ShapeError, explain
 
 Float = NDArray[np.float32]
 
@@ -58,6 +58,9 @@ class DepthSpec:
     range_m: float = 6.0
     mount_x_m: float = 0.25
     mount_z_m: float = 0.05
+    mount_y_m: float = 0.0
+    mount_pitch_rad: float = 0.0  # nose down
+    mount_yaw_rad: float = 0.0  # to the left
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,59 @@ class LocalMapSpec:
 
     cells: int = 48
     resolution_m: float = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class LegSpec:
+    """One leg of three joints, by the names in the URDF. Axes, link lengths, signs and limits are read from there."""
+
+    hip: str  # joint that swings the leg sideways; its axis lies along the robot's length
+    thigh: str  # joint that swings the leg forward; its axis lies across
+    knee: str  # joint with the thigh's axis
+    foot: str  # link that touches the ground; a sphere in it gives its centre and radius
+    foot_radius_m: float = 0.02  # where the foot link has no sphere
+    knee_bends: Literal["backward", "forward"] = "backward"  # where the knee points, seen from hip and foot
+
+    def __post_init__(self) -> None:
+        """Checks the radius."""
+        if not self.foot_radius_m > 0:
+            raise ConfigError(explain("foot_radius_m", "a number above 0", self.foot_radius_m))
+
+
+@dataclass(frozen=True, slots=True)
+class LegsSpec:
+    """Four legs and what their trot needs to know that the URDF does not say."""
+
+    front_left: LegSpec
+    front_right: LegSpec
+    rear_left: LegSpec
+    rear_right: LegSpec
+    stance_height_m: float  # of the URDF's root link above the ground
+    foot_shift_x_m: float = 0.0  # of the standing feet against the hips
+    foot_shift_y_m: float = 0.0  # outwards, of the standing feet against the hips
+    period_s: float | None = None  # of the trot; else from the stance height
+    step_height_m: float | None = None  # else from the stance height
+    max_torque_nm: tuple[float, float, float] | None = None  # hip, thigh, knee; else the URDF's efforts
+    rotor_inertia_kgm2: float = 0.005  # of a motor, seen at its joint
+
+    def __post_init__(self) -> None:
+        """Checks that sizes, times and torques are positive."""
+        positive: dict[str, float | None] = {
+            "stance_height_m": self.stance_height_m,
+            "period_s": self.period_s,
+            "step_height_m": self.step_height_m,
+            "max_torque_nm": None if self.max_torque_nm is None else min(self.max_torque_nm),
+        }
+        for name, value in positive.items():
+            if value is not None and not value > 0:
+                raise ConfigError(explain(name, "above 0", getattr(self, name)))
+        if not self.rotor_inertia_kgm2 >= 0:
+            raise ConfigError(explain("rotor_inertia_kgm2", "0 or more", self.rotor_inertia_kgm2))
+
+    @property
+    def all(self) -> tuple[LegSpec, LegSpec, LegSpec, LegSpec]:
+        """The legs in the order of every array about them: front left, front right, rear left, rear right."""
+        return self.front_left, self.front_right, self.rear_left, self.rear_right
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +144,7 @@ class RobotSpec:
     lidar: LidarSpec = field(default_factory=LidarSpec)
     depth: DepthSpec = field(default_factory=DepthSpec)
     local_map: LocalMapSpec = field(default_factory=LocalMapSpec)
+    legs: LegsSpec | None = None  # for the legged world; the other worlds do without
 
     @property
     def dt_s(self) -> float:
@@ -106,7 +163,12 @@ class RobotSpec:
 
     def action_to_velocity(self, action: NDArray[Any]) -> NDArray[np.float64]:
         """(..., 3) action in [-1, 1] to (..., 3) velocity (vx, vy, yaw rate); 0 maps to standstill."""
-        action = np.clip(np.asarray(action, dtype=np.float64), -1.0, 1.0)
+        action = np.asarray(action, dtype=np.float64)
+        if action.shape == (ACTION_SIZE,):  # one action a tick: plain numbers take a fifth of the time
+            ahead, left, turn = (min(max(a, -1.0), 1.0) for a in action.tolist())
+            vx = ahead * self.vx_max_mps if ahead >= 0 else -ahead * self.vx_min_mps
+            return np.array([vx, left * self.vy_max_mps, turn * self.yaw_rate_max_radps])
+        action = np.clip(action, -1.0, 1.0)
         vx = np.where(action[..., 0] >= 0, action[..., 0] * self.vx_max_mps, -action[..., 0] * self.vx_min_mps)
         return np.stack([vx, action[..., 1] * self.vy_max_mps, action[..., 2] * self.yaw_rate_max_radps], axis=-1)
 
@@ -132,7 +194,8 @@ class Observation:
     goal_odom_m: Float  # (2,)
     last_command: Float  # (3,) vx m/s, vy m/s, yaw rate rad/s
     scan_m: Float | None = None  # (beams,)
-    depth_m: Float | None = None  # (height, width)
+    depth_m: Float | None = None  # (height, width), 0 where a pixel has no reading
+    contact: Float | None = None  # (5,) 1 where the body, or a foot (in the order of LegsSpec.all), touches something
 
     def check(self, spec: RobotSpec) -> None:
         """Raises ShapeError with the field's name when a shape or a value does not fit the robot."""
@@ -144,10 +207,11 @@ class Observation:
             "last_command": (3,),
             "scan_m": (spec.lidar.beams,),
             "depth_m": (spec.depth.height, spec.depth.width),
+            "contact": (5,),
         }
         for name, shape in shapes.items():
             value = getattr(self, name)
-            if value is None and name in ("scan_m", "depth_m"):
+            if value is None and name in ("scan_m", "depth_m", "contact"):
                 continue
             got = np.shape(value)
             if got != shape:
@@ -228,8 +292,32 @@ class Decision:
 
 
 @dataclass(frozen=True, slots=True)
+class Mover:
+    """Something that moves in a scene, in the world frame; `sim.movers` says how each behaviour goes about it.
+
+    Its shape is a circle of `radius_m`, or a box where `box_m` is given. A sliding door has the waypoints (centre when
+    closed, centre when open), a hinged one (hinge, end when closed, end when open).
+    """
+
+    kind: Literal["pedestrian", "door", "robot"]
+    behaviour: Literal["waypoint", "bouncing", "crossing", "reactive", "door"]
+    waypoints_m: tuple[tuple[float, float], ...]  # a route whose last point is its first goes round, others turn back
+    speed_mps: float = 1.0
+    radius_m: float = 0.25
+    box_m: tuple[float, float] | None = None  # length along its heading, width
+    height_m: float = 1.7
+    start_phase: float = 0.0  # the share of a round that lies behind it at the start, in [0, 1)
+    period_s: float = 0.0  # a door's round; the longest wait of a crossing mover at either end
+    ignores_robot: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Scene:
-    """A world as data, in the world frame. Shapes are solid and `height_m` tall."""
+    """A world as data, in the world frame. Walls, boxes and cylinders are solid and `height_m` tall.
+
+    Ramps rise along their length from 0 to `rise`; steps are level and `rise` tall. Both are low enough to be walked
+    on, so to a planar world (map, route, kinematic robot) they are floor.
+    """
 
     name: str
     bounds_m: tuple[float, float, float, float]  # x_min, y_min, x_max, y_max
@@ -241,6 +329,9 @@ class Scene:
     goal_radius_m: float = 0.5
     time_limit_s: float = 60.0
     height_m: float = 1.0
+    ramps: Float = field(default_factory=lambda: np.zeros((0, 6), np.float32))  # (n, 6) x, y, length, width, yaw, rise
+    steps: Float = field(default_factory=lambda: np.zeros((0, 6), np.float32))  # (n, 6) x, y, length, width, yaw, rise
+    movers: tuple[Mover, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,6 +348,7 @@ class Episode:
     steps: int
     decision_ms: Float  # (steps,) milliseconds a decision
     positions_world_m: Float  # (steps + 1, 2)
+    randomisation: dict[str, Any] = field(default_factory=dict)  # knob to what was drawn for this episode
 
 
 @runtime_checkable

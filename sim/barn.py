@@ -38,12 +38,17 @@ def load_barn(path: str | Path) -> Scene:
         raise SceneError(explain(str(path), f"a BARN grid of shape {SHAPE}", grid.shape))
     if not (np.issubdtype(grid.dtype, np.integer) or grid.dtype == np.bool_) or not np.isin(grid, (0, 1)).all():
         raise SceneError(explain(str(path), "integers 0 (free) and 1 (obstacle)", f"other values ({grid.dtype})"))
+    return barn_scene(grid, f"barn-{Path(path).stem.removeprefix('grid_')}")
+
+
+def barn_scene(grid: NDArray[Any], name: str) -> Scene:
+    """The scene of a (30, 30) grid of 0 and 1, with BARN's task."""
     cells = np.argwhere(grid == 1)
     centres = np.array(GRID_ORIGIN_M) + CELL_M * cells
     cylinders = np.column_stack([centres, np.full(len(cells), CYLINDER_RADIUS_M)])
     walls = [(*ends, 2 * CYLINDER_RADIUS_M) for ends in ENCLOSURE_M]
     return Scene(
-        name=f"barn-{Path(path).stem.removeprefix('grid_')}",
+        name=name,
         bounds_m=BOUNDS_M,
         start=START,
         goal=GOAL_M,
@@ -52,6 +57,23 @@ def load_barn(path: str | Path) -> Scene:
         goal_radius_m=GOAL_RADIUS_M,
         time_limit_s=TIME_LIMIT_S,
     )
+
+
+def load_barn_path(path: str | Path) -> NDArray[np.float64]:
+    """Reads a ``path_I.npy``: (n, 2) world points of the reference path, from the start over its cells to the goal.
+
+    The points are the cells' true places; the public score shifts them (see `robonav.evaluation.barn`).
+
+    Raises:
+        SceneError: missing file, no .npy, or cells that do not lead from column 0 to column 29 of the grid.
+    """
+    cells = _load_array(path)
+    if cells.ndim != 2 or cells.shape[1:] != (2,) or not np.issubdtype(cells.dtype, np.integer):
+        raise SceneError(explain(str(path), "path cells (n, 2) of integers", f"{cells.dtype} {cells.shape}"))
+    inside = ((cells >= 0) & (cells < SHAPE)).all()
+    if not inside or not len(cells) or cells[0, 1] != 0 or cells[-1, 1] != SHAPE[1] - 1:
+        raise SceneError(explain(str(path), f"cells from column 0 to {SHAPE[1] - 1} of a BARN grid", "other cells"))
+    return np.vstack([START[:2], np.array(GRID_ORIGIN_M) + CELL_M * cells, GOAL_M])
 
 
 def _load_array(path: str | Path) -> NDArray[Any]:

@@ -108,6 +108,22 @@ class ObstacleGrid:
         return cls(grid, origin, resolution_m)
 
 
+def shortest_ways(units: NDArray[np.int32], cost: NDArray[Any], edges: NDArray[Any]) -> NDArray[np.int32]:
+    """(nx, ny) lengths of the shortest ways from the cells of `units` that hold one already, by Dijkstra's search.
+
+    An edge to a neighbour costs what `edges` (odd, odd) holds for it about its middle, times the neighbour's `cost`;
+    cells of cost 0 are closed. `tcod.path.dijkstra2d` finds the same, and leaks as much memory as its heap takes (tcod
+    21.2: 8 kB a search of 80 x 80 cells).
+    """
+    graph = tcod.path.CustomGraph(units.shape)
+    graph.add_edges(edge_map=edges, cost=cost)
+    finder = tcod.path.Pathfinder(graph)
+    finder.distance[:] = units
+    finder.rebuild_frontier()
+    finder.resolve()
+    return np.asarray(finder.distance, np.int32)
+
+
 @dataclass(frozen=True, slots=True)
 class GeodesicField:
     """Length of the shortest way to the goal from anywhere, in metres.
@@ -132,7 +148,7 @@ class GeodesicField:
             for iy in (math.floor(gy), math.floor(gy) + 1):
                 if 0 <= ix < free.shape[0] and 0 <= iy < free.shape[1] and free[ix, iy]:
                     units[ix, iy] = round(math.hypot(ix - gx, iy - gy) * UNITS_PER_CELL)
-        tcod.path.dijkstra2d(units, free.astype(np.int8), edge_map=_EDGES, out=units)
+        units = shortest_ways(units, free.astype(np.int8), _EDGES)
         reached = (units != _UNREACHED) & free
         length = units.astype(np.float64) * (h / UNITS_PER_CELL)
         return cls(_extend(length, reached, h), reached, grid.origin_m, h)

@@ -1,8 +1,9 @@
 """ROS map_server maps (``.yaml`` + image) as scenes: occupied cells become boxes.
 
-Source of the format: the map_server documentation; modes trinary and scale, with resolution, origin, thresholds and
-negate. In either mode a cell is occupied, free or unknown by the thresholds. Unknown cells are solid where they border
-on free ones: the robot has no business behind the edge of a map.
+Source of the format: the documentation and source of map_server and nav2_map_server; modes trinary and scale, with
+resolution, origin, thresholds and negate. What lies between the thresholds is unknown in a trinary map; in a map of
+mode scale it is known to a percentage, and transparent pixels are what is unknown. Unknown cells are solid where they
+border on free ones: the robot has no business behind the edge of a map.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robonav.errors import SceneError, explain, nearest
+from robonav.errors import ConfigError, SceneError, explain, nearest
 from robonav.geometry import transform_points
 from robonav.types import RobotSpec, Scene
+from sim.cells import merge_cells
+from sim.generators.tasks import place_task
 from sim.geodesic import check_task
-from sim.rooms import place_task
 
 AREA_MAX_M2 = 300.0 * 300.0  # the search for a way takes 9 kB a square metre and more: 0.8 GB
 REQUIRED = ("image", "resolution", "origin", "occupied_thresh", "free_thresh", "negate")
@@ -36,16 +38,39 @@ class RosMapConfig:
     goal_radius_m: float = 0.5
     time_limit_s: float = 90.0
     goal_distance_min_m: float = 4.0  # where start and goal are drawn
+    solid_percent: int = 50  # in maps of mode scale: cells from this occupancy on are solid, those below are free
+
+    def __post_init__(self) -> None:
+        """Checks the knobs.
+
+        Raises:
+            ConfigError: one is out of range.
+        """
+        if not 1 <= self.solid_percent <= 100:
+            raise ConfigError(explain("solid_percent", "1 to 100", self.solid_percent))
+        for key in ("goal_radius_m", "time_limit_s"):
+            if getattr(self, key) <= 0:
+                raise ConfigError(explain(key, "a number above 0", getattr(self, key)))
 
 
 @dataclass(frozen=True, slots=True)
 class RosMap:
     """A map in the map frame; row 0 of the grids is the lowest y."""
 
-    occupied: NDArray[np.bool_]  # (rows, columns)
-    free: NDArray[np.bool_]  # (rows, columns); cells that are neither are unknown
+    percent: NDArray[np.int8]  # (rows, columns) occupancy as in nav_msgs/OccupancyGrid: 0 free to 100, -1 unknown
     resolution_m: float
     origin: tuple[float, float, float]  # x m, y m, yaw rad of the lower left corner of cell (0, 0)
+    solid_percent: int = 100
+
+    @property
+    def occupied(self) -> NDArray[np.bool_]:
+        """(rows, columns) solid cells."""
+        return np.asarray(self.percent >= self.solid_percent)
+
+    @property
+    def free(self) -> NDArray[np.bool_]:
+        """(rows, columns) free cells; those that are neither are unknown."""
+        return np.asarray((self.percent >= 0) & (self.percent < self.solid_percent))
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +91,7 @@ class MapSource:
             SceneError: a missing or damaged file, or a start or goal that is impossible.
         """
         path = folder / config.file
-        grid = load_ros_map(path)
+        grid = load_ros_map(path, config.solid_percent)
         if (config.start is None) != (config.goal is None):
             raise SceneError(
                 explain(str(path), "both start and goal, or none", "one of them", "give the other as well")
@@ -106,8 +131,8 @@ class MapSource:
         )
 
 
-def load_ros_map(path: str | Path) -> RosMap:
-    """Reads a map_server .yaml and its image.
+def load_ros_map(path: str | Path, solid_percent: int = 50) -> RosMap:
+    """Reads a map_server .yaml and its image; `solid_percent` matters to maps of mode scale.
 
     Raises:
         SceneError: missing file or key, an unknown key or mode, a value that is not finite, an image that is none, or a
@@ -132,16 +157,25 @@ def load_ros_map(path: str | Path) -> RosMap:
     mode = meta.get("mode", "trinary")
     if mode not in ("trinary", "scale"):
         raise SceneError(f"{path}: mode '{mode}' cannot be read; {nearest(str(mode), ('trinary', 'scale'))}")
-    image = _read_image(path.parent / str(meta["image"]), path)
-    _check_size(path, image.shape, resolution, float(origin[2]))
-    darkness = image / 255.0 if negate else 1.0 - image / 255.0
-    darkness = darkness[::-1]  # image row 0 is the highest y
-    return RosMap(
-        occupied=darkness > high,
-        free=darkness < low,
-        resolution_m=resolution,
-        origin=(float(origin[0]), float(origin[1]), float(origin[2])),
-    )
+    grey, opaque = _read_image(path.parent / str(meta["image"]), path, mode)
+    _check_size(path, grey.shape, resolution, float(origin[2]))
+    percent = _occupancy(grey if negate else 1.0 - grey, opaque, low, high, mode)
+    place = (float(origin[0]), float(origin[1]), float(origin[2]))
+    return RosMap(percent[::-1], resolution, place, solid_percent)  # image row 0 is the highest y
+
+
+def _occupancy(
+    darkness: NDArray[np.float64], opaque: NDArray[np.bool_], low: float, high: float, mode: str
+) -> NDArray[np.int8]:
+    """(rows, columns) percent of nav_msgs/OccupancyGrid, as nav2_map_server computes it."""
+    if mode == "trinary":
+        between = np.full(darkness.shape, -1.0)
+    else:
+        between = np.where(opaque, np.rint((darkness - low) / max(high - low, 1e-12) * 100.0), -1.0)
+    percent = np.where(darkness > high, 100.0, np.where(darkness < low, 0.0, between))
+    if mode == "scale":
+        percent = np.where(opaque, percent, -1.0)
+    return percent.astype(np.int8)
 
 
 def map_scene(grid: RosMap, name: str, config: RosMapConfig) -> Scene:
@@ -164,22 +198,6 @@ def map_scene(grid: RosMap, name: str, config: RosMapConfig) -> Scene:
         goal_radius_m=config.goal_radius_m,
         time_limit_s=config.time_limit_s,
     )
-
-
-def merge_cells(solid: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Covers the True cells by disjoint rectangles (n, 4) row, column, rows, columns: greedily right, then down."""
-    left = solid.copy()
-    rectangles = []
-    for row in range(left.shape[0]):
-        while left[row].any():
-            column = int(left[row].argmax())
-            line = left[row, column:]
-            columns = left.shape[1] - column if line.all() else int(line.argmin())
-            whole = left[row:, column : column + columns].all(axis=1)
-            rows = left.shape[0] - row if whole.all() else int(whole.argmin())
-            left[row : row + rows, column : column + columns] = False
-            rectangles.append((row, column, rows, columns))
-    return np.array(rectangles, np.int64).reshape(-1, 4)
 
 
 def _centres(grid: RosMap, cells: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -264,13 +282,21 @@ def _check_size(path: Path, shape: tuple[int, ...], resolution_m: float, yaw_rad
         raise SceneError(explain(where, expected, f"{resolution_m} (a map of {size})", "correct the unit"))
 
 
-def _read_image(path: Path, named_by: Path) -> NDArray[np.float64]:
-    """(rows, columns) grey levels 0 to 255."""
+def _read_image(path: Path, named_by: Path, mode: str) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """(rows, columns) brightness 0 to 1, the mean of the colours, and which pixels are opaque.
+
+    As in nav2_map_server, a trinary map with transparency averages that in as a further channel.
+    """
     import cv2
 
     if not path.is_file():
         raise SceneError(explain(f"{named_by}: image", f"the file '{path}'", "no such file", "check the name"))
-    image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_GRAYSCALE) if path.stat().st_size else None
-    if image is None or image.size == 0:
+    image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED) if path.stat().st_size else None
+    if image is None or image.size == 0 or image.dtype not in (np.uint8, np.uint16):
         raise SceneError(explain(f"{named_by}: image '{path}'", "a PGM or PNG picture", "no picture that can be read"))
-    return np.asarray(image, np.float64)
+    brightest = 255.0 if image.dtype == np.uint8 else 65535.0
+    pixels = image.astype(np.float64).reshape(*image.shape[:2], -1) / brightest
+    has_alpha = pixels.shape[2] in (2, 4)
+    opaque = pixels[..., -1] >= 1.0 if has_alpha else np.ones(image.shape[:2], np.bool_)
+    colours = pixels[..., :-1] if has_alpha and mode == "scale" else pixels
+    return colours.mean(axis=2), np.asarray(opaque)
