@@ -11,7 +11,10 @@ import numpy as np
 from robonav.config import load_robot
 from robonav.errors import LinkError, RobonavError
 from robonav.types import Observation, RobotSpec, Scene, VelocityCommand
+from sim.actuation import Actuation
+from sim.randomisation import RandomisationConfig, draw, effective, load_randomisation
 from sim.scenes import load_scene
+from sim.sensor_config import SensorConfig, load_sensors
 from sim.sensors import SensorSuite
 from sim.world import World, WorldConfig
 
@@ -31,7 +34,7 @@ def make_driver(robot: str, scene: str, seed: int, **options: Any) -> SimDriver:
     """
     spec = load_robot(robot)
     source = load_scene(scene, spec, **options.pop("scene_options", {}))
-    return SimDriver(spec, source.scene(seed), **options)
+    return SimDriver(spec, source.scene(seed), seed=seed, **options)
 
 
 class SimDriver:
@@ -48,13 +51,25 @@ class SimDriver:
         depth: bool = False,
         realtime: bool = True,
         world: WorldConfig | None = None,
+        sensors: str | SensorConfig | None = None,
+        randomisation: str | RandomisationConfig | None = None,
+        seed: int = 0,
     ) -> None:
-        """Prepares the robot; the world is made by `connect`."""
+        """Prepares the robot; the world is made by `connect`.
+
+        `sensors` and `randomisation` are those of `sim.env.NavigateEnv`, drawn for `seed` at each connection.
+
+        Raises:
+            ConfigError: an unknown preset.
+        """
         self.spec = spec
         self.scene = scene
         self._depth = depth
         self._realtime = realtime
         self._config = world
+        self._seed = seed
+        self._drawn = draw(load_randomisation(randomisation), load_sensors(sensors), seed)
+        self._actuation = Actuation(self._drawn.actuation, seed)
         self._world: World | None = None
         self._sensors: SensorSuite | None = None
         self._manual_ns = 0
@@ -69,8 +84,14 @@ class SimDriver:
         if self._world is not None:
             return
         self._world = World(self.spec, self._config)
+        self._world.seen = self._depth
+        lag_s = self._drawn.actuation.lag_s
+        self._world.lag_s = self.spec.lag_s if lag_s is None else lag_s
+        self._actuation = Actuation(self._drawn.actuation, self._seed)
+        # on a fresh machine the compiled beams take half a minute to compile, in which nobody would drive
+        self._sensors = SensorSuite(self._world, self._depth, self._drawn.sensors, compiled=False)
+        self._sensors.start(self._seed, self._drawn.sensors)
         self._world.load(self.scene)
-        self._sensors = SensorSuite(self._world, self._depth)
         self._time_ns = self.now_ns
         self._target, self._until_ns, self._armed, self._arrived = _STILL, 0, False, False
 
@@ -115,6 +136,7 @@ class SimDriver:
         self._target, self._until_ns = _STILL, 0
         if level == "hard":
             self._world.velocity = _STILL
+            self._actuation.drop()
 
     def disconnect(self) -> None:
         """Stops and closes the world; safe to call again."""
@@ -141,6 +163,11 @@ class SimDriver:
     def now_ns(self) -> int:
         """The clock that stamps and deadlines refer to: the machine's monotonic one, or the one that `tick` moves."""
         return time.monotonic_ns() if self._realtime else self._manual_ns
+
+    @property
+    def randomisation(self) -> dict[str, Any]:
+        """What was drawn: knob to value."""
+        return effective(self._drawn.record, self._depth, legs=False)
 
     @property
     def collided(self) -> bool:
@@ -185,7 +212,7 @@ class SimDriver:
             end = min(until_ns, self._time_ns + round(STEP_S * 1e9))
             if self._time_ns < self._until_ns < end:
                 end = self._until_ns
-            world.advance(self._holding(self._time_ns), (end - self._time_ns) / 1e9)
+            self._actuation.advance(world, self._holding(self._time_ns), (end - self._time_ns) / 1e9)
             self._time_ns = end
             near = math.hypot(gx - world.x_m, gy - world.y_m) <= self.scene.goal_radius_m
             self._arrived = self._arrived or (near and not world.collided)

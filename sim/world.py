@@ -12,15 +12,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from robonav.errors import ConfigError, explain
 from robonav.types import RobotSpec, Scene
 from sim.bullet import CHILDREN_PER_BODY, import_pybullet
 from sim.geodesic import all_boxes
 from sim.robot import load_standing, standing_height_m
+
+if TYPE_CHECKING:
+    from sim.mover_bodies import MoverBodies
 
 SCENES_PER_RESET = 100  # PyBullet keeps some memory of every removed shape; starting afresh now and then frees it
 
@@ -32,6 +36,18 @@ class WorldConfig:
     substep_s: float = 0.025  # longest step of the integration and of the contact check
     clearance_range_m: float = 1.0  # clearance is measured up to here
     body: Literal["footprint", "links"] = "footprint"
+
+    def __post_init__(self) -> None:
+        """Checks the sizes.
+
+        Raises:
+            ConfigError: one that is not above 0, or an unknown body.
+        """
+        for name in ("substep_s", "clearance_range_m"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(explain(name, "a number above 0", getattr(self, name)))
+        if self.body not in ("footprint", "links"):
+            raise ConfigError(explain("body", "'footprint' or 'links'", f"'{self.body}'"))
 
 
 class World:
@@ -51,9 +67,12 @@ class World:
         self.base_height_m = standing_height_m(spec)
         self.x_m = self.y_m = self.yaw_rad = 0.0
         self.velocity = (0.0, 0.0, 0.0)  # vx, vy in the base frame, yaw rate
+        self.lag_s = spec.lag_s  # randomisation sets it for an episode
         self.path_m = 0.0
         self.collided = False
         self._clearance_m = 0.0
+        self.movers: MoverBodies | None = None
+        self.seen = True  # whether a camera looks; what it would see takes 1 ms a scene to make
         self._obstacles: list[int] = []
         self._loaded = 0
         self._robot = self._load_robot()
@@ -65,7 +84,13 @@ class World:
             self._robot, self._obstacles, self._loaded = self._load_robot(), [], 0
         for body in self._obstacles:
             self.bullet.removeBody(body, physicsClientId=self.client)
-        self._obstacles = add_obstacles(self.bullet, self.client, scene)
+        self._obstacles = add_obstacles(self.bullet, self.client, scene, visual=-1 if self.seen else self._speck)
+        self.movers = None
+        if scene.movers:  # only then numba is loaded
+            from sim.mover_bodies import MoverBodies
+
+            self.movers = MoverBodies(self.bullet, self.client, scene)
+            self._obstacles += self.movers.ids
         self._loaded += 1
         self.scene = scene
         self.velocity = (0.0, 0.0, 0.0)
@@ -85,12 +110,19 @@ class World:
         return self.x_m, self.y_m, self.yaw_rad
 
     @property
+    def mover_state(self) -> NDArray[Any] | None:
+        """Records of `sim.movers.STATE`, where the scene has movers."""
+        return None if self.movers is None else self.movers.state
+
+    @property
     def clearance_m(self) -> float:
         """Distance from the robot's body to the nearest obstacle, at most `clearance_range_m`, 0 in contact."""
         return max(self._clearance_m, 0.0)
 
     def advance(self, command: tuple[float, float, float] | NDArray[Any], duration_s: float) -> bool:
         """Follows a velocity command (vx, vy, yaw rate in the base frame) for a while; True once there is contact.
+
+        The scene's movers move along, and contact counts whoever ran into whom.
 
         Contact stops the robot where it touched; it stays there until the next `load` or `place`.
         """
@@ -104,6 +136,8 @@ class World:
             moved = self._integrate(target, h)
             turned = abs(self.velocity[2]) * h * self._reach_m
             free_m -= moved + turned
+            if self.movers is not None:
+                free_m -= self.movers.advance(self.pose_world, self.velocity, self.spec, h)
             if free_m <= 1e-3:
                 self._move_body()
                 free_m = self._query(self.config.clearance_range_m)
@@ -125,7 +159,7 @@ class World:
     def _integrate(self, target: tuple[float, float, float], h: float) -> float:
         """One substep of lag, limits and pose; returns the metres moved."""
         spec = self.spec
-        blend = 1.0 - math.exp(-h / spec.lag_s) if spec.lag_s > 0 else 1.0
+        blend = 1.0 - math.exp(-h / self.lag_s) if self.lag_s > 0 else 1.0
         vx, vy, yaw_rate = self.velocity
         dx, dy, dr = (blend * (goal - now) for goal, now in zip(target, self.velocity, strict=True))
         planar = math.hypot(dx, dy)
@@ -153,6 +187,8 @@ class World:
         return float(nearest)
 
     def _move_body(self) -> None:
+        if self.movers is not None:
+            self.movers.place()
         half = self.yaw_rad / 2
         self.bullet.resetBasePositionAndOrientation(
             self._robot,
@@ -163,6 +199,8 @@ class World:
 
     def _load_robot(self) -> int:
         p, spec = self.bullet, self.spec
+        # The client begins afresh here. One speck stands for what PyBullet would otherwise draw of each obstacle.
+        self._speck = int(p.createVisualShape(p.GEOM_BOX, halfExtents=[1e-3] * 3, physicsClientId=self.client))
         if self.config.body == "links":
             robot = load_standing(p, self.client, spec, p.URDF_IGNORE_VISUAL_SHAPES)
             self._body_z_m = self.base_height_m
@@ -185,8 +223,13 @@ class World:
         return int(robot)
 
 
-def add_obstacles(bullet: Any, client: int, scene: Scene, rgba: tuple[float, ...] | None = None) -> list[int]:
-    """Creates the walls, boxes and cylinders of a scene as static bodies of up to 16 shapes; returns their ids."""
+def add_obstacles(
+    bullet: Any, client: int, scene: Scene, rgba: tuple[float, ...] | None = None, visual: int = -1
+) -> list[int]:
+    """Creates the walls, boxes and cylinders of a scene as static bodies of up to 16 shapes; returns their ids.
+
+    They are drawn as they are, or as the visual shape `visual`.
+    """
     half_z = scene.height_m / 2
     shapes: list[tuple[int, list[float], float, list[float], list[float]]] = []
     for x, y, length, width, yaw in all_boxes(scene):
@@ -208,7 +251,7 @@ def add_obstacles(bullet: Any, client: int, scene: Scene, rgba: tuple[float, ...
             collisionFrameOrientations=turns,
             physicsClientId=client,
         )
-        body = bullet.createMultiBody(0.0, shape, physicsClientId=client)
+        body = bullet.createMultiBody(0.0, shape, visual, physicsClientId=client)
         if rgba is not None:
             bullet.changeVisualShape(body, -1, rgbaColor=rgba, physicsClientId=client)
         bodies.append(int(body))
