@@ -59,9 +59,13 @@ def main(argv: list[str]) -> int:
 
     import sim
     from robonav.learning.trainer import train
+    from sim.randomisation import load_randomisation
 
     for scene in args.config.collect.scenes:
         sim.load_scene(scene)  # an unknown scene is told before anything starts
+    for scene, randomisation in args.config.curriculum.presets:
+        sim.load_scene(scene)
+        load_randomisation(randomisation)
     trainer = train(args.config, spec, SceneEnvironment(args.config.robot), args.out, args.resume)
     _draw(args.out)
     c = trainer.counters

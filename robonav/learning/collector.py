@@ -11,7 +11,7 @@ from __future__ import annotations
 import multiprocessing as mp
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from torch import Tensor
 from robonav.errors import RobonavError
 from robonav.imagination.agent import Agent, AgentConfig
 from robonav.learning.config import CollectConfig
+from robonav.learning.curriculum import CurriculumConfig, choose
 from robonav.learning.replay import Arrays
 from robonav.types import ACTION_SIZE, RobotSpec, policy_input_shapes
 
@@ -44,6 +45,7 @@ class EpisodeResult:
     greedy: bool
     reward: float
     steps: int
+    level: int = 0  # of the curriculum
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,7 @@ class WorkerConfig:
     agent: AgentConfig
     spec: RobotSpec
     episodes: tuple[int, ...]  # episodes started so far, a stream
+    curriculum: CurriculumConfig = field(default_factory=CurriculumConfig)
 
 
 class Collector:
@@ -79,6 +82,8 @@ class Collector:
         self.fresh = [True] * n
         self.now: list[dict[str, Any]] = [{} for _ in range(n)]
         self.totals = np.zeros((n, 2))
+        self.level = 0  # the curriculum's current one
+        self.levels = [0] * n  # of the episodes under way
         self.state = self.agent.initial_state(n)
         self.last_action = np.zeros((n, ACTION_SIZE), np.float32)
 
@@ -86,7 +91,11 @@ class Collector:
         stream = self.config.index * self.config.collect.envs + i
         seed = (self.config.seed % 500 + 1) * SEEDS_PER_STREAM + stream * 10_000 + self.episodes[i] % 10_000
         self.episodes[i] += 1
-        observation, _ = self.envs[i].reset(seed=seed)
+        options = None
+        if self.config.curriculum:
+            self.levels[i], preset, randomisation = choose(self.config.curriculum, self.level, seed)
+            options = {"preset": preset, "randomisation": randomisation}
+        observation, _ = self.envs[i].reset(seed=seed, options=options)
         self.totals[i] = 0
         return {"observation": observation, "reward": 0.0, "first": 1.0, "terminal": 0.0, "last": False}
 
@@ -96,7 +105,8 @@ class Collector:
         last = bool(terminated or truncated)
         if last:
             greedy = bool(self.greedy[i])
-            results.append(EpisodeResult(info["outcome"], greedy, float(self.totals[i, 0]), int(self.totals[i, 1])))
+            total, steps = self.totals[i].tolist()
+            results.append(EpisodeResult(info["outcome"], greedy, total, int(steps), self.levels[i]))
         self.now[i] = {
             "observation": observation,
             "reward": float(reward),
@@ -106,17 +116,20 @@ class Collector:
         }
 
     def collect(
-        self, iteration: int, steps: int, weights: Mapping[str, Tensor] | None
+        self, iteration: int, steps: int, weights: Mapping[str, Tensor] | None, level: int = 0
     ) -> tuple[Arrays, list[EpisodeResult], list[int]]:
         """Gathers (envs, steps, ...) arrays.
 
         Args:
+            iteration: seeds exploration.
+            steps: of each environment.
             weights: of the agent; None for smooth random commands.
+            level: of the curriculum, for episodes that begin now.
 
         Returns:
             The chunk, the episodes that ended, and the episodes started so far a stream.
         """
-        n = self.config.collect.envs
+        n, self.level = self.config.collect.envs, level
         key = [self.config.seed, iteration, self.config.index]
         rng = np.random.default_rng(key)
         torch.manual_seed(int(rng.integers(2**31)))
@@ -174,9 +187,9 @@ def _work(connection: Connection, config: WorkerConfig, env_factory: EnvFactory)
             if request == "restart":
                 collector.restart()
                 continue
-            iteration, steps, weights = request
+            iteration, steps, weights, level = request
             tensors = None if weights is None else {k: torch.from_numpy(v) for k, v in weights.items()}
-            connection.send(collector.collect(iteration, steps, tensors))
+            connection.send(collector.collect(iteration, steps, tensors, level))
     except (EOFError, KeyboardInterrupt, BrokenPipeError):
         pass  # the learner is gone or the user stopped it: nothing is left to do
     except RobonavError as error:
@@ -205,11 +218,11 @@ class CollectorPool:
             self.connections.append(ours)
             self.processes.append(process)
 
-    def request(self, iteration: int, steps: int, weights: Mapping[str, Tensor] | None) -> None:
+    def request(self, iteration: int, steps: int, weights: Mapping[str, Tensor] | None, level: int = 0) -> None:
         """Asks every worker for a chunk; returns at once."""
         arrays = None if weights is None else {k: v.numpy() for k, v in weights.items()}
         for index in range(len(self.connections)):
-            self._send(index, (iteration, steps, arrays))
+            self._send(index, (iteration, steps, arrays, level))
 
     def _send(self, index: int, request: Any) -> None:
         """Sends to a worker; the last words of one that is gone become the error."""
@@ -272,10 +285,10 @@ class InProcessPool:
         self.collectors = [Collector(config, env_factory) for config in configs]
         self._pending: list[tuple[Arrays, list[EpisodeResult], list[int]]] = []
 
-    def request(self, iteration: int, steps: int, weights: Mapping[str, Tensor] | None) -> None:
+    def request(self, iteration: int, steps: int, weights: Mapping[str, Tensor] | None, level: int = 0) -> None:
         """Gathers a chunk now, keeping the learner's random state as it is."""
         rng = torch.get_rng_state()
-        self._pending = [c.collect(iteration, steps, weights) for c in self.collectors]
+        self._pending = [c.collect(iteration, steps, weights, level) for c in self.collectors]
         torch.set_rng_state(rng)
 
     def receive(self) -> tuple[Arrays, list[EpisodeResult], list[int]]:

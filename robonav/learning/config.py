@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from robonav.config import require_at_least
 from robonav.errors import ConfigError, explain
 from robonav.imagination.agent import AgentConfig
+from robonav.learning.curriculum import CurriculumConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +21,7 @@ class CollectConfig:
     steps: int = 32
     """Steps of every environment an iteration."""
     scenes: tuple[str, ...] = ("rooms",)
-    """Scene presets, dealt out to the environments in turn."""
+    """Scene presets, dealt out to the environments in turn; a curriculum takes their place."""
     greedy_envs: int = 1
     """Environments a worker, the last ones, that act on the actor's mean; they measure success."""
     prefill: int = 4096
@@ -80,6 +81,7 @@ class TrainConfig:
     agent: AgentConfig = field(default_factory=AgentConfig)
     collect: CollectConfig = field(default_factory=CollectConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    curriculum: CurriculumConfig = field(default_factory=CurriculumConfig)
     batch: int = 16
     """Sequences an update."""
     length: int = 64

@@ -35,6 +35,7 @@ from robonav.learning.checkpoint import (
 )
 from robonav.learning.collector import CollectorPool, EnvFactory, EpisodeResult, WorkerConfig
 from robonav.learning.config import TrainConfig
+from robonav.learning.curriculum import CurriculumState, Result, after
 from robonav.learning.replay import Arrays, Replay
 from robonav.planning.situation import SituationConfig
 from robonav.ssm.state import map_state
@@ -48,7 +49,7 @@ WINDOW = 100  # episodes over which success is averaged
 class Pool(Protocol):
     """What the trainer needs of a collector pool."""
 
-    def request(self, iteration: int, steps: int, weights: Any) -> None: ...  # noqa: D102
+    def request(self, iteration: int, steps: int, weights: Any, level: int = 0) -> None: ...  # noqa: D102
     def receive(self) -> tuple[Arrays, list[EpisodeResult], list[int]]: ...  # noqa: D102
     def restart(self) -> None: ...  # noqa: D102
     def close(self) -> None: ...  # noqa: D102
@@ -65,16 +66,18 @@ class Counters:
     episodes: list[int] = field(default_factory=list)  # started so far, a stream
     sampled: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOW))  # success of exploring episodes
     greedy: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOW))  # success of the actor's mean
+    curriculum: CurriculumState = field(default_factory=CurriculumState)
 
     def mapping(self) -> dict[str, Any]:
         """JSON-able."""
-        return {**vars(self), "sampled": list(self.sampled), "greedy": list(self.greedy)}
+        windows = {"sampled": list(self.sampled), "greedy": list(self.greedy)}
+        return {**vars(self), **windows, "curriculum": self.curriculum.mapping()}
 
     @classmethod
     def of(cls, data: dict[str, Any]) -> Counters:
         """Inverse of `mapping`."""
         windows = {k: deque(data[k], maxlen=WINDOW) for k in ("sampled", "greedy")}
-        return cls(**{**data, **windows})
+        return cls(**{**data, **windows, "curriculum": CurriculumState.of(data.get("curriculum", {}))})
 
 
 class Trainer:
@@ -217,6 +220,7 @@ BUDGET_KEYS = {"updates", "max_minutes", "threads", "checkpoint_every"}  # may d
 
 
 def _check_same_config(saved: dict[str, Any], wanted: dict[str, Any], where: str) -> None:
+    saved = {**to_mapping(TrainConfig()), **saved}  # a run from before there was a key had its default
     for key in sorted(set(saved) | set(wanted) - BUDGET_KEYS):
         if key not in BUDGET_KEYS and saved.get(key) != wanted.get(key):
             raise CheckpointError(
@@ -230,9 +234,9 @@ def _mean(values: deque[float]) -> float:
 
 def worker_configs(config: TrainConfig, spec: RobotSpec, episodes: list[int]) -> list[WorkerConfig]:
     """One a worker, each with its share of the streams."""
-    n = config.collect.envs
+    n, c = config.collect.envs, config
     return [
-        WorkerConfig(i, config.seed, config.collect, config.agent, spec, tuple(episodes[i * n : (i + 1) * n]))
+        WorkerConfig(i, c.seed, c.collect, c.agent, spec, tuple(episodes[i * n : (i + 1) * n]), c.curriculum)
         for i in range(config.collect.workers)
     ]
 
@@ -276,7 +280,7 @@ def _loop(trainer: Trainer, pool: Pool, folder: Path, log: RunLog) -> None:
         learning = counters.env_steps >= config.collect.prefill and trainer.replay.can_sample(config.length)
         acting = counters.updates >= config.behavior_start
         weights = {k: v.detach().clone() for k, v in trainer.agent.state_dict().items()} if acting else None
-        pool.request(counters.iteration, config.collect.steps, weights)
+        pool.request(counters.iteration, config.collect.steps, weights, counters.curriculum.level)
         scalars = [trainer.update() for _ in range(config.updates_per_iteration)] if learning else []
         chunk, results, counters.episodes = pool.receive()
         trainer.replay.add(chunk)
@@ -284,6 +288,9 @@ def _loop(trainer: Trainer, pool: Pool, folder: Path, log: RunLog) -> None:
         counters.env_steps += chunk["first"].size
         for result in results if acting else []:
             (counters.greedy if result.greedy else counters.sampled).append(float(result.outcome == "success"))
+        if config.curriculum and acting:
+            ended = [Result(r.level, r.outcome == "success", r.greedy) for r in results]
+            counters.curriculum = after(config.curriculum, counters.curriculum, ended)
         counters.elapsed_s = time.monotonic() - begin
         out_of_time = 0 < config.max_minutes * 60 <= counters.elapsed_s
         last = out_of_time or counters.updates >= config.updates
@@ -325,6 +332,9 @@ class RunLog:
         """Shows and writes one iteration; the `last` of a run always gets its row."""
         rate = (counters.env_steps - self.begin_steps) / max(time.monotonic() - self.begin, 1e-6)
         shown = {"greedy": _mean(counters.greedy), "sampled": _mean(counters.sampled), "steps/s": int(rate)}
+        if self.config.curriculum:
+            shown["level"] = counters.curriculum.level
+            self.writer.add_scalar("run/level", counters.curriculum.level, counters.env_steps)
         if scalars:
             row = {k: sum(s[k] for s in scalars) / len(scalars) for k in scalars[0]}
             self.rows.append(row)
@@ -357,6 +367,7 @@ class RunLog:
             "success_greedy": shown["greedy"],
             "success_sampled": shown["sampled"],
             **{k: float(f"{v:.5g}") for k, v in means.items() if math.isfinite(v)},
+            **({"level": shown["level"]} if "level" in shown else {}),
         }
         new = not self.path.exists() or self.path.stat().st_size == 0
         with self.path.open("a", newline="") as stream:
