@@ -10,4 +10,5 @@ options=()
 for word in "$@"; do
     if [ "$word" = --slow ]; then options+=(-m ""); else options+=("$word"); fi
 done
-exec "$PYTHON" -m pytest ${options[@]+"${options[@]}"}
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"  # two processes run the tests
+exec "$PYTHON" -m pytest --numprocesses 2 ${options[@]+"${options[@]}"}

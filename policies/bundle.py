@@ -76,12 +76,24 @@ def load_bundle(folder: str | Path) -> Bundle:
         raise BundleError(str(error)) from None
     step = OnnxStep(contents[GRAPH], contract, str(folder / GRAPH))
     inside = step.metadata.get(METADATA_KEY)
-    if inside != contract.to_json():
+    if _contract_in(inside, f"{folder / GRAPH}: contract") != contract:
         what = "none" if inside is None else "another one"
         raise BundleError(
             explain(str(folder / GRAPH), "the contract of bundle.json in its metadata", what, "export again")
         )
     return Bundle(folder, contract, dict(files), parity, digest, step)
+
+
+def _contract_in(metadata: str | None, where: str) -> BundleContract | None:
+    """The contract in a graph's metadata, None without one. Read, not compared as text: keys that are newer than the
+    bundle have their defaults on both sides.
+    """
+    if metadata is None:
+        return None
+    try:
+        return contract_from_mapping(json.loads(metadata), where)
+    except ValueError:
+        return None
 
 
 def encode_manifest(contract: dict[str, Any], files: dict[str, str], parity: dict[str, Any]) -> bytes:

@@ -17,6 +17,7 @@ EXTRAS = {
     "pybullet": "sim",
     "pybullet_data": "sim",
     "gymnasium": "sim",
+    "numba": "sim",
     "onnx": "onnx",
     "onnxscript": "onnx",
     "onnxruntime": "runtime-cpu",

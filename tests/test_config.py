@@ -224,7 +224,7 @@ def test_a_lidar_without_beams_is_refused(tmp_path):
             "acceleration_max_mps2: expected a number above 0",
         ),
         ("range_m = 8.0", "range_m = -8.0", "lidar.range_m"),
-        ("lag_s = 0.15", "lag_s = -0.1", "lag_s"),
+        ("lag_s = 0.16", "lag_s = -0.1", "lag_s"),
         ("beams = 128", "beams = 0", "lidar.beams: expected at least 1"),
         ("height = 64", "height = 0", "depth.height"),
     ],

@@ -18,6 +18,28 @@ from robonav.files import write_json_atomic
 class SimArgs:
     """Arguments of ``robonav bench sim``."""
 
+    parts: tuple[str, ...] = ()
+    """Of analytic, lidar, lidar_depth, legged, vector; all by default."""
+    scene: str = "rooms"
+    """Preset that episodes are drawn from."""
+    robot: str = "a1"
+    """Preset under configs/robots, or a .toml file."""
+    seconds: float = 2.0
+    """Of each part in each round."""
+    rounds: int = 5
+    """How often each part is measured, in turns; figures are medians, with the slowest and the fastest round."""
+    workers: int | None = None
+    """Processes of the vector environment; one a core if not given."""
+    json: Path | None = None
+    """File for the figures; they are printed as well."""
+
+
+@dataclass(frozen=True)
+class GaitArgs:
+    """Arguments of ``robonav bench gait``."""
+
+    robots: tuple[str, ...] = ()
+    """Robots to walk: presets or .toml files; all presets whose URDF is installed by default."""
     json: Path | None = None
     """File for the figures; they are printed as well."""
 
@@ -53,10 +75,22 @@ class MemoryArgs:
 
 
 def _sim(argv: list[str]) -> int:
-    args = parse(SimArgs, argv, "robonav bench sim", BENCHMARKS["sim"][1], ["robonav bench sim --json sim.json"])
-    from sim.bench import measure
+    examples = ["robonav bench sim --json sim.json", "robonav bench sim --parts legged vector --rounds 3"]
+    args = parse(SimArgs, argv, "robonav bench sim", BENCHMARKS["sim"][1], examples)
+    from sim.bench import PARTS, measure
 
-    return _finish(measure(), args.json)
+    parts = args.parts or PARTS
+    return _finish(
+        measure(parts, args.scene, args.robot, args.seconds, args.rounds, args.workers, report=_say), args.json
+    )
+
+
+def _gait(argv: list[str]) -> int:
+    examples = ["robonav bench gait --json gait.json", "robonav bench gait --robots a1 my_robot.toml"]
+    args = parse(GaitArgs, argv, "robonav bench gait", BENCHMARKS["gait"][1], examples)
+    from sim.gait_bench import measure_gait
+
+    return _finish(measure_gait(args.robots, report=_say), args.json)
 
 
 def _ssm(argv: list[str]) -> int:
@@ -87,7 +121,8 @@ def _memory(argv: list[str]) -> int:
 
 # Word to the function that runs it, and its summary.
 BENCHMARKS: dict[str, tuple[Callable[[list[str]], int], str]] = {
-    "sim": (_sim, "Measures the simulator's steps a second on one core."),
+    "sim": (_sim, "Measures the simulator's steps a second in each fidelity and on all cores, and where time goes."),
+    "gait": (_gait, "Walks each robot through a grid of commands: errors, falls, speed, the lag that it shows."),
     "ssm": (_ssm, "Measures each sequence layer: training speed, step latency, state, cost of a history."),
     "memory": (_memory, "Trains small probes that show what each sequence layer can remember and track."),
 }

@@ -26,7 +26,8 @@ COMMANDS = {
     "replay": "infer a log's decisions again, and compare and draw them",
     "recover": "save what is whole of a truncated log",
     "bench": "measure speed on this machine",
-    "scenes": "list scenes, or draw them",
+    "scenes": "list, draw, check and export scenes",
+    "walk": "film a robot that walks through a scene on its own legs",
 }
 
 EXIT_ERROR = 2

@@ -43,6 +43,10 @@ class RunArgs:
     """For the simulator: a preset, a ROS map .yaml, a BARN grid .npy, or a scene .toml."""
     seed: int = 0
     """Number of the scene, and of the policy's random numbers; 0 or more."""
+    sensors: str = "perfect"
+    """For the simulator: how good its sensors are, a preset under configs/sensors or a .toml file."""
+    randomisation: str = "off"
+    """For the simulator: a preset under configs/randomisation or a .toml file; what is drawn stands in the log."""
     log: Path = Path("run.mcap")
     """Where the log is written; an older one is replaced."""
     timeout_s: float | None = None
@@ -75,6 +79,7 @@ def main(argv: Sequence[str]) -> int:
     if in_scene:
         kwargs |= {"scene": args.scene, "seed": args.seed}
         labels["scene"] = args.scene
+        labels |= _randomised(args, kwargs)
     report = run(
         bundle,
         factory,
@@ -94,6 +99,22 @@ def main(argv: Sequence[str]) -> int:
     if report.outcome == INTERRUPTED:
         return EXIT_INTERRUPTED
     return 0 if report.success else EXIT_FAILED
+
+
+def _randomised(args: RunArgs, kwargs: dict[str, Any]) -> dict[str, str]:
+    """Adds sensors and randomisation to the driver's arguments where they differ from nothing; words for the log."""
+    from sim.randomisation import draw, effective, load_randomisation
+    from sim.sensor_config import SensorConfig, load_sensors
+
+    config, sensors = load_randomisation(args.randomisation), load_sensors(args.sensors)
+    words: dict[str, str] = {}
+    if sensors != SensorConfig():
+        kwargs["sensors"] = words["sensors"] = args.sensors
+    if not config.is_off:
+        kwargs["randomisation"] = args.randomisation
+        record = effective(draw(config, sensors, args.seed).record, depth=False, legs=False)
+        words["randomisation"] = json.dumps(record)
+    return words
 
 
 def _config(args: RunArgs, in_scene: bool) -> DeployConfig:

@@ -18,8 +18,8 @@ def summarise(
 
     `time_s` and `path_m` are means over the successful episodes, and null without any. `decision_ms` is over all
     decisions of all episodes. `scenes` counts the different ones: the intervals hold for independent episodes, so with
-    fewer scenes than episodes they are too narrow. `barn_trials` adds BARN's `score`, `clip` (in optimal times) and
-    `worlds`.
+    fewer scenes than episodes they are too narrow. `randomisation` holds what was drawn for each episode, where
+    anything was. `barn_trials` adds BARN's `score`, `clip` (in optimal times) and `worlds`.
     """
     won = [e for e in episodes if e.outcome == "success"]
     spl = metrics.spl(episodes)
@@ -37,6 +37,8 @@ def summarise(
         "decision_ms": {f"p{p}": metrics.percentile(decision_ms, p) for p in (50, 99)},
         "scenes": len({e.scene for e in episodes}),
     }
+    if any(e.randomisation for e in episodes):
+        summary["randomisation"] = [e.randomisation for e in episodes]
     if barn_trials is not None:
         summary |= {
             "score": barn.mean_score(barn_trials),

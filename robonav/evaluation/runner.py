@@ -67,6 +67,7 @@ def record_episode(env: Any, policy: Policy, seed: int, options: EpisodeOptions)
     """
     _, info = env.reset(seed=seed, options=None if options.scene is None else {"scene": options.scene})
     scene: Scene = env.unwrapped.scene
+    randomisation: dict[str, Any] = info.get("randomisation", {})
     state = policy.reset(seed)
     observation: Observation = env.unwrapped.observation()
     poses, scans = [_world_pose(scene, info, observation)], [observation.scan_m]
@@ -99,6 +100,7 @@ def record_episode(env: Any, policy: Policy, seed: int, options: EpisodeOptions)
         steps=len(decision_ms),
         decision_ms=np.array(decision_ms, np.float32),
         positions_world_m=poses_world[:, :2].copy(),
+        randomisation=randomisation,
     )
     whole = options.keep_scans and all(s is not None for s in scans)
     return Recording(episode, scene, poses_world, np.array(scans, np.float32) if whole else None)

@@ -32,10 +32,35 @@ def test_a_fixed_scene_is_drawn_once(tmp_path, capsys):
     assert "office, 1 drawn" in capsys.readouterr().out
 
 
+def test_without_a_name_there_is_a_sheet_of_all_presets(tmp_path, capsys, root):
+    sheet = tmp_path / "sheet.png"
+    assert main(["scenes", "render", "--seeds", "1", "--out", str(sheet)]) == 0
+    presets = list((root / "configs" / "scenes").glob("*.toml"))
+    assert f"{len(presets)} presets, {len(presets)} scenes drawn" in capsys.readouterr().out
+    image = cv2.imread(str(sheet))
+    assert image.shape[0] > 75 * len(presets)  # two strips side by side
+    assert image.std() > 5
+
+
+def test_export_writes_a_map_that_loads_again(tmp_path, capsys):
+    from sim import load_scene
+
+    path = tmp_path / "office-7.yaml"
+    assert main(["scenes", "export", "crowd-office", "--seed", "7", "--out", str(path)]) == 0
+    said = capsys.readouterr().out
+    assert "crowd-office-7" in said
+    assert "left out" in said
+    assert {p.name for p in tmp_path.iterdir()} == {"office-7.yaml", "office-7.pgm"}
+    assert len(load_scene(str(path)).scene(0).boxes) > 20
+
+
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
-        (["render"], "name is missing"),
+        (["export"], "name is missing"),
+        (["export", "rooms", "--out", "map.png"], "--out: expected a map's name that ends in .yaml"),
+        (["export", "rooms", "--seed", "-1"], "--seed: expected at least 0"),
+        (["export", "rooms", "--resolution", "0"], "resolution: expected metres a cell, above 0"),
         (["render", "roms"], "did you mean 'rooms'?"),
         (["render", "rooms", "--seeds", "0"], "--seeds: expected 1 to 100, got 0"),
         (["render", "rooms", "--first-seed", "-1"], "--first-seed: expected at least 0"),

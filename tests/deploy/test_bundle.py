@@ -15,6 +15,7 @@ from deploy.bundle import ParityRecording, load_bundle, load_parity, write_bundl
 from deploy.verify import verify
 from policies.bundle import encode_manifest
 from policies.contract import BundleContract
+from policies.registry import pretrained_dir
 from robonav.errors import BundleError
 
 NAMES = ("policy.onnx", "bundle.json", "parity.npz", "README.md")
@@ -116,6 +117,22 @@ def test_a_contract_that_does_not_fit_the_graph_is_refused(
     rewrite(folder, **changes)
     with pytest.raises(BundleError, match=word):
         load_bundle(folder)
+
+
+def test_a_bundle_from_before_a_key_had_its_default(tiny_bundle: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "b"
+    shutil.copytree(tiny_bundle, folder)
+    robot = json.loads((folder / "bundle.json").read_text())["contract"]["robot"]
+    assert robot["depth"].pop("mount_y_m") == 0.0
+    rewrite(folder, contract={"robot": robot})
+    assert load_bundle(folder).contract.robot.depth.mount_y_m == 0.0
+
+
+def test_the_bundles_that_ship_load() -> None:
+    folders = [path.parent for path in pretrained_dir().glob("*/bundle.json")]
+    assert folders
+    for folder in folders:
+        assert load_bundle(folder).contract.name == folder.name
 
 
 def test_a_wide_tolerance_in_the_manifest_does_not_let_a_bundle_pass(

@@ -181,3 +181,17 @@ def test_video_plays(fakes, recordings, tmp_path, suffix):
             frames.append(read[1])
         assert len(frames) == count
     assert (frames[0] != frames[len(frames) // 2]).any()
+
+
+def test_what_was_drawn_for_an_episode_stands_in_it_and_in_the_summary(fakes, recordings):
+    class Randomised(fakes.LineEnv):
+        def reset(self, **given):
+            observation, info = super().reset(**given)
+            return observation, info | {"randomisation": {"lag_s": 0.01 * given["seed"]}}
+
+    trials = [runner.Trial(seed, runner.EpisodeOptions(fakes.SPEC)) for seed in (4, 5)]
+    episodes = [r.episode for r in runner.run_trials(Randomised, fakes.Forward, trials, workers=1)]
+    drawn = [{"lag_s": 0.04}, {"lag_s": 0.05}]
+    assert [e.randomisation for e in episodes] == drawn
+    assert report.summarise("forward", "line", 0, episodes)["randomisation"] == drawn
+    assert "randomisation" not in report.summarise("forward", "line", 0, [r.episode for r in recordings])

@@ -82,7 +82,7 @@ def test_contact_stops_the_robot_at_the_wall(world, body: str) -> None:
     while not robot.advance((1.0, 0.0, 0.0), 0.1):
         ticks += 1
         assert ticks < 40
-    front = SPEC.length_m / 2 if body == "footprint" else 0.23
+    front = SPEC.length_m / 2 if body == "footprint" else 0.217  # of the standing robot's shoulders
     # One substep at full speed is the deepest that it can get.
     assert 1.95 - front - 0.005 <= robot.x_m <= 1.95 - front + 0.03
     assert robot.velocity == (0.0, 0.0, 0.0)

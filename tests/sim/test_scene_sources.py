@@ -13,8 +13,8 @@ import sim
 from robonav.config import load_robot
 from robonav.errors import RobonavError, SceneError
 from robonav.types import Scene
+from sim.generators.rooms import RoomsConfig, RoomsSource
 from sim.geodesic import GeodesicField, ObstacleGrid, check_task, obstacle_distance_m
-from sim.rooms import RoomsConfig, RoomsSource
 
 SPEC = load_robot("a1")
 

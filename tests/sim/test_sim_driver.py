@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import pickle
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -12,6 +14,7 @@ import pytest
 from robonav.errors import LinkError, RobonavError
 from robonav.types import Driver, VelocityCommand
 from sim.driver import SimDriver, make_driver
+from sim.randomisation import RandomisationConfig
 
 SECOND = 1_000_000_000
 
@@ -196,5 +199,41 @@ def test_depth_is_there_when_asked_for(robot) -> None:
 def test_unknown_names_are_errors() -> None:
     with pytest.raises(RobonavError, match="did you mean 'office'"):
         make_driver("a1", "offce", 0)
-    with pytest.raises(RobonavError, match="a1"):
+    with pytest.raises(RobonavError, match="did you mean 'go2'"):
         make_driver("go9", "office", 0)
+
+
+def test_sensor_errors_and_randomisation_hold_for_the_whole_connection(robot) -> None:
+    options = {"sensors": "real", "randomisation": "sim2real"}
+    runs = []
+    for driver in (robot(**options), robot(**options), robot()):
+        seen = []
+        for _ in range(8):
+            forward(driver, 0.5)
+            driver.tick(0.1)
+            observation = driver.read()
+            scan = np.zeros(1) if observation.scan_m is None else observation.scan_m
+            seen.append((scan.tolist(), observation.pose_odom_base.tolist(), driver.velocity))
+        runs.append(seen)
+    assert runs[0] == runs[1] != runs[2]
+    assert {"command_delay_s", "lag_s", "odometry_scale"} <= set(robot(**options).randomisation)
+    assert robot().randomisation == {}
+
+
+def test_a_hard_stop_forgets_commands_that_are_still_under_way(robot) -> None:
+    driver = robot(randomisation=RandomisationConfig(command_delay_s=(0.1, 0.1)))
+    forward(driver, 1.0)
+    driver.tick(0.5)
+    assert driver.velocity[0] > 0.4
+    driver.stop("hard")
+    driver.tick(0.3)
+    assert driver.velocity == pytest.approx((0.0, 0.0, 0.0))
+
+
+def test_the_driver_waits_for_no_compiler() -> None:
+    code = (
+        "import sys\nfrom sim.driver import make_driver\n"
+        "driver = make_driver('a1', 'office', 0)\ndriver.connect()\ndriver.read()\n"
+        "sys.exit('numba' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
