@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -12,9 +13,12 @@ from policies.same_robot import check_same_robot
 from robonav.config import from_mapping
 from robonav.errors import PolicyError, explain
 from robonav.imagination.agent import Agent, AgentState
+from robonav.imagination.candidates import TorchImagination
 from robonav.learning.checkpoint import load_agent
 from robonav.planning.mppi import MPPIConfig, PlannerState, initial_planner_state, plan
 from robonav.planning.situation import Situation, SituationConfig, SituationTracker
+from robonav.planning.surroundings import Surroundings, SurroundingsTracker
+from robonav.planning.sweep import sweep_cost
 from robonav.types import COMMAND_LIFE_NS, Decision, Float, Observation, PolicyInput, RobotSpec, VelocityCommand
 
 Planner = Literal["actor", "mppi"]
@@ -24,6 +28,7 @@ class WorldModelPolicyState(NamedTuple):
     """Everything that is carried between ticks."""
 
     situation: Situation
+    surroundings: Surroundings
     agent: AgentState
     planner: PlannerState
     first: bool
@@ -45,11 +50,14 @@ class WorldModelPolicy:
         self.config = config or MPPIConfig()
         self.name = name or planner
         self.tracker = SituationTracker(spec, situation)
+        self.surroundings = SurroundingsTracker(spec)
 
     def reset(self, seed: int) -> WorldModelPolicyState:
         """State at an episode's start; the seed drives the planner's noise."""
         planner = initial_planner_state(self.config, seed * 100_003)
-        return WorldModelPolicyState(self.tracker.reset(), self.agent.initial_state(1), planner, True)
+        return WorldModelPolicyState(
+            self.tracker.reset(), self.surroundings.reset(), self.agent.initial_state(1), planner, True
+        )
 
     @torch.no_grad()
     def act(self, state: WorldModelPolicyState, observation: Observation) -> tuple[WorldModelPolicyState, Decision]:
@@ -58,16 +66,25 @@ class WorldModelPolicy:
         inputs = to_tensors(self.tracker.policy_input(situation, observation))
         previous = torch.from_numpy(self.spec.velocity_to_action(observation.last_command)).float()[None]
         step = self.agent.step(state.agent, inputs, previous, torch.tensor([float(state.first)]))
-        action, planner, why, path, details = step.action[0], state.planner, "actor", None, {}
+        action, planner, why, path, details = step.action[0].numpy(), state.planner, "actor", None, {}
+        surroundings = state.surroundings
         if self.planner == "mppi":
-            found = plan(self.agent, step.state, state.planner, self.config)
+            surroundings = self.surroundings.update(surroundings, observation)
+            geometry = partial(
+                sweep_cost,
+                observation=observation,
+                surroundings=surroundings,
+                spec=self.spec,
+                config=self.config.sweep,
+            )
+            found = plan(TorchImagination(self.agent, step.state), state.planner, self.config, geometry)
             action, planner, why = found.action, found.state, found.why
-            path = imagined_path(observation, found.actions.numpy(), self.spec)
-            details = {"score": found.score, "rejected": float(found.rejected)}
-        velocity = self.spec.action_to_velocity(action.numpy())
+            path = imagined_path(observation, found.actions, self.spec)
+            details = {"score": found.score, "rejected": float(found.rejected), "rounds": float(found.rounds)}
+        velocity = self.spec.action_to_velocity(action)
         command = VelocityCommand.of(velocity, observation.stamp_ns + COMMAND_LIFE_NS)
         decision = Decision(command, float(step.value[0]), why, situation.route_odom_m, path, details)
-        return WorldModelPolicyState(situation, step.state, planner, False), decision
+        return WorldModelPolicyState(situation, surroundings, step.state, planner, False), decision
 
 
 def to_tensors(policy_input: PolicyInput) -> dict[str, torch.Tensor]:

@@ -143,6 +143,10 @@ class WorldModel(nn.Module):
         noise = torch.empty_like(log_p[..., : self.config.sampled_groups, :]).exponential_(generator=generator).log()
         return self._latent(log_p, -noise)
 
+    def sample_with(self, log_p: Tensor, gumbel: Tensor) -> Tensor:
+        """`sample` with standard Gumbel noise (..., S, C) that is handed in."""
+        return self._latent(log_p, gumbel)
+
     def mode(self, log_p: Tensor) -> Tensor:
         """Latent (..., G * C) with the most likely class in place of samples."""
         return self._latent(log_p, torch.zeros(()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from tiny import AGENT
@@ -12,7 +13,8 @@ from tiny import AGENT
 from robonav.config import load_robot
 from robonav.imagination.agent import Agent
 from robonav.imagination.behavior import Behavior, Dream, Normal, dream, lambda_returns
-from robonav.planning.mppi import MPPIConfig, initial_planner_state, plan
+from robonav.imagination.candidates import TorchImagination
+from robonav.planning.mppi import PRIMITIVES, MPPIConfig, initial_planner_state, plan
 from robonav.types import policy_input_shapes
 
 SPEC = load_robot("a1")
@@ -129,11 +131,16 @@ def test_planner_is_deterministic_and_moves_its_warm_start_on() -> None:
     state = agent.observe(agent.initial_state(1), observation(), torch.zeros(1, 3), torch.ones(1))[1]
     config = MPPIConfig(candidates=16, horizon=4)
     start = initial_planner_state(config, 5)
-    first, second = plan(agent, state, start, config), plan(agent, state, start, config)
-    assert torch.equal(first.actions, second.actions)
-    assert first.state.seed == 6
-    assert torch.equal(first.state.plan, first.actions)
-    assert float(first.actions.abs().max()) <= 1
+    first, second = (
+        plan(TorchImagination(agent, state), start, config),
+        plan(TorchImagination(agent, state), start, config),
+    )
+    assert np.array_equal(first.actions, second.actions)
+    assert (first.state.seed, first.state.tick) == (5, 1)
+    assert np.array_equal(first.state.plan, first.actions)
+    assert float(np.abs(first.actions).max()) <= 1
+    other = plan(TorchImagination(agent, state), start._replace(tick=1), config)
+    assert not np.array_equal(first.actions, other.actions)
 
 
 def test_planner_finds_the_rewarded_action() -> None:
@@ -151,7 +158,7 @@ def test_planner_finds_the_rewarded_action() -> None:
     state = agent.observe(agent.initial_state(1), observation(), torch.zeros(1, 3), torch.ones(1))[1]
     planner = initial_planner_state(config, 0)
     for _ in range(8):
-        found = plan(agent, state, planner, config)
+        found = plan(TorchImagination(agent, state), planner, config)
         planner = found.state
     assert float(found.action[0]) > 0.6
     assert abs(float(found.action[2])) < 0.3
@@ -169,9 +176,53 @@ def test_candidates_that_are_not_finite_are_counted_and_never_chosen(share: floa
 
     agent.model.reward.mean = broken  # type: ignore[method-assign]
     config = MPPIConfig(candidates=16, horizon=3, rounds=1)
-    found = plan(agent, state, initial_planner_state(config, 0), config)
+    found = plan(TorchImagination(agent, state), initial_planner_state(config, 0), config)
     assert found.rejected == int(share * 16)
-    assert torch.isfinite(found.actions).all()
+    assert np.isfinite(found.actions).all()
     if share == 1.0:
         assert found.why.startswith("stop")
-        assert torch.equal(found.action, torch.zeros(3))
+        assert not found.action.any()
+
+
+@pytest.mark.parametrize(("deadline_ms", "rounds"), [(5.0, 1), (11.0, 1), (13.0, 2), (None, 5)])
+def test_a_deadline_leaves_the_best_so_far(deadline_ms: float | None, rounds: int) -> None:
+    agent = make_agent()
+    state = agent.observe(agent.initial_state(1), observation(), torch.zeros(1, 3), torch.ones(1))[1]
+    config = MPPIConfig(candidates=8, horizon=3, rounds=5, deadline_ms=deadline_ms)
+    now_s = 0.0
+
+    def price(_: np.ndarray) -> np.ndarray:  # a round takes 6 ms
+        nonlocal now_s
+        now_s += 6e-3
+        return np.zeros(8)
+
+    imagine, planner = TorchImagination(agent, state), initial_planner_state(config, 0)
+    assert plan(imagine, planner, config, price, clock=lambda: now_s).rounds == rounds
+
+
+def test_geometry_decides_where_imagination_is_switched_off() -> None:
+    agent = make_agent()
+    state = agent.observe(agent.initial_state(1), observation(), torch.zeros(1, 3), torch.ones(1))[1]
+    config = MPPIConfig(candidates=64, horizon=4, rounds=3, imagination=False)
+    planner = initial_planner_state(config, 0)
+    for _ in range(6):
+        found = plan(
+            TorchImagination(agent, state), planner, config, lambda actions: np.square(actions - 0.5).sum((1, 2))
+        )
+        planner = found.state
+    assert np.abs(found.action - 0.5).max() < 0.15
+
+
+def test_primitives_are_among_the_candidates() -> None:
+    agent = make_agent()
+    state = agent.observe(agent.initial_state(1), observation(), torch.zeros(1, 3), torch.ones(1))[1]
+    seen: list[np.ndarray] = []
+    config = MPPIConfig(candidates=64, horizon=4, rounds=2)
+
+    def look(actions: np.ndarray) -> np.ndarray:
+        seen.append(actions)
+        return np.zeros(len(actions))
+
+    plan(TorchImagination(agent, state), initial_planner_state(config, 0), config, look)
+    for primitive in PRIMITIVES:
+        assert (np.abs(seen[0] - primitive).max(axis=(1, 2)) == 0).any()

@@ -1,0 +1,76 @@
+"""Candidate plans dreamt forward together: what a planner asks of the world model, as one function of plain tensors.
+
+All noise comes in, so that the same call in torch and in an exported graph gives the same answer. Shape letters: K
+candidates, P of them the actor's own, L horizon, A action size, S sampled groups, C classes.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from robonav.imagination.agent import Agent, AgentState
+from robonav.ssm.state import map_state
+from robonav.world_model.model import WorldModelState
+
+
+class CandidateDreams(nn.Module):
+    """Dreams K candidates from one state; the first P follow the actor instead of what is wanted."""
+
+    def __init__(self, agent: Agent) -> None:
+        super().__init__()
+        self.agent = agent
+
+    def forward(
+        self, start: WorldModelState, latent: Tensor, wanted: Tensor, jitter: Tensor, gumbel: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Actions and scores of the candidates.
+
+        Args:
+            start: (1, ...) memory before the latent.
+            latent: (1, G * C) of now.
+            wanted: (K, L, A) actions; the first P rows are not looked at.
+            jitter: (P, L, A) of the actor's own actions, in its standard deviations.
+            gumbel: (L, K, S, C) standard Gumbel noise of the latents.
+
+        Returns:
+            (K, L, A) actions, and (K,) the discounted imagined rewards with the critic's value of the last state.
+        """
+        model, behavior = self.agent.model, self.agent.behavior
+        count, horizon, own = wanted.shape[0], wanted.shape[1], jitter.shape[0]
+        state = WorldModelState(*map_state(lambda x: x.expand(count, *x.shape[1:]), start))
+        latent = latent.expand(count, -1)
+        features = model.features(state.memory, latent)
+        score, weight = wanted.new_zeros(count), wanted.new_ones(count)
+        actions = []
+        for t in range(horizon):
+            action = wanted[own:, t]
+            if own:
+                policy = behavior.actor(features[:own])
+                action = torch.cat([(policy.mean + policy.std * jitter[:, t]).clamp(-1, 1), action])
+            state = model.advance(state, latent, action)
+            latent = model.sample_with(model.prior(state.memory, latent, action), gumbel[t])
+            features = model.features(state.memory, latent)
+            score = score + weight * model.reward.mean(features)
+            weight = weight * behavior.config.discount * torch.sigmoid(model.proceed(features).squeeze(-1))
+            actions.append(action)
+        return torch.stack(actions, 1), score + weight * behavior.critic.mean(features)
+
+
+class TorchImagination:
+    """`CandidateDreams` from one state of an agent, on arrays."""
+
+    def __init__(self, agent: Agent, state: AgentState) -> None:
+        self._dreams, self._state = CandidateDreams(agent), state
+        self.noise_shape = (agent.model.config.sampled_groups, agent.model.config.classes)
+
+    @torch.no_grad()
+    def __call__(
+        self, wanted: NDArray[np.float32], jitter: NDArray[np.float32], gumbel: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """See `CandidateDreams.forward`."""
+        noise = (torch.from_numpy(array) for array in (wanted, jitter, gumbel))
+        actions, scores = self._dreams(self._state.world, self._state.latent, *noise)
+        return actions.numpy(), scores.numpy()
