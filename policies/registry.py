@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
+from policies.baselines import baseline_names, make_baseline
 from robonav.errors import PolicyError, explain, nearest
 from robonav.types import Policy, RobotSpec
 
@@ -20,14 +20,14 @@ def pretrained_dir() -> Path:
 def known_policies() -> list[str]:
     """Names that `make_policy` takes, baselines first."""
     shipped = sorted(p.name for p in pretrained_dir().iterdir() if _kind(p)) if pretrained_dir().is_dir() else []
-    return [*_BASELINES, *shipped]
+    return [*baseline_names(), *shipped]
 
 
 def make_policy(name_or_dir: str | Path, spec: RobotSpec, **options: Any) -> Policy:
     """The policy of a name (see `known_policies`), a bundle, a run folder or a checkpoint, for a robot.
 
     Args:
-        name_or_dir: a baseline's name, a name under ``policies/pretrained``, or a path.
+        name_or_dir: a preset or .toml file of a baseline, a name under ``policies/pretrained``, or a path.
         spec: the robot that it shall drive.
         options: ``planner`` ("actor" or "mppi") for checkpoints; baselines and bundles take none.
 
@@ -37,9 +37,9 @@ def make_policy(name_or_dir: str | Path, spec: RobotSpec, **options: Any) -> Pol
     """
     name = str(name_or_dir)
     options = {key: value for key, value in options.items() if value is not None}  # None: not set
-    if name in _BASELINES:
+    if name in baseline_names() or name.endswith(".toml"):
         _refuse(options, f"policy '{name}'")
-        return _BASELINES[name](spec)
+        return make_baseline(name, spec)
     # a name like "quick" may be a folder here and a shipped bundle: the one that the user can see wins
     for path in (Path(name), pretrained_dir() / name):
         kind = _kind(path)
@@ -75,18 +75,3 @@ def _refuse(options: dict[str, Any], where: str) -> None:
     """
     if options:
         raise PolicyError(explain(where, "no options", ", ".join(sorted(options)), "options are for checkpoints"))
-
-
-def _random(spec: RobotSpec) -> Policy:
-    from policies.random_policy import RandomPolicy
-
-    return RandomPolicy(spec)
-
-
-def _astar(spec: RobotSpec) -> Policy:
-    from policies.pursuit import PursuitPolicy
-
-    return PursuitPolicy(spec)
-
-
-_BASELINES: dict[str, Callable[[RobotSpec], Policy]] = {"random": _random, "astar": _astar}

@@ -31,7 +31,10 @@ _POSITIVE_OF_ROBOT = (
     *("length_m", "width_m", "height_m", "vx_max_mps", "yaw_rate_max_radps", "rate_hz"),
     *("acceleration_max_mps2", "yaw_acceleration_max_radps2"),
 )
-KINDS = ("train", "backbones", "robots", "scenes", "sensors", "randomisation", "rewards", "suites", "deploy")
+KINDS = (
+    *("train", "backbones", "robots", "scenes", "sensors", "randomisation", "rewards"),
+    *("policies", "tuning", "suites", "deploy"),
+)
 
 
 def config_dir() -> Path:

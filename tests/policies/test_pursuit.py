@@ -8,56 +8,14 @@ import pytest
 from policies.pursuit import PursuitConfig, PursuitPolicy
 from robonav.errors import ConfigError
 from robonav.types import Policy, RobotSpec
-from tests.mapping.raycast import NO_CIRCLES, cast, observe, room
-
-WALLS = room(-1.0, -3.0, 9.0, 3.0)
-
-
-def drive(spec: RobotSpec, start, goal, circles=NO_CIRCLES, walls=WALLS, limit_s: float = 60.0, later=None):
-    """A robot that follows commands with the spec's acceleration limits; returns path, whys and least clearance.
-
-    `later` is (tick, walls): what stands from that tick on.
-    """
-    policy = PursuitPolicy(spec)
-    pose, velocity, state = np.array(start, float), np.zeros(3), policy.reset(0)
-    path, whys, room_left, sub = [pose.copy()], [], np.inf, 5
-    for tick in range(round(limit_s / spec.dt_s)):
-        if later is not None and tick == later[0]:
-            walls = later[1]
-        scan = cast(pose, spec.lidar, walls, circles)
-        state, decision = policy.act(state, observe(pose, goal, scan, tick * 10**8, velocity))
-        whys.append(decision.why)
-        for _ in range(sub):
-            limits = np.array([spec.acceleration_max_mps2] * 2 + [spec.yaw_acceleration_max_radps2])
-            change = (decision.command.velocity - velocity) * (spec.dt_s / sub / spec.lag_s)
-            velocity = velocity + np.clip(change, -limits * spec.dt_s / sub, limits * spec.dt_s / sub)
-            c, s = np.cos(pose[2]), np.sin(pose[2])
-            step = np.array([c * velocity[0] - s * velocity[1], s * velocity[0] + c * velocity[1], velocity[2]])
-            pose = pose + step * spec.dt_s / sub
-        path.append(pose.copy())
-        room_left = min(room_left, clearance(pose, circles, walls, spec))
-        if np.hypot(*(pose[:2] - goal)) < 0.3:
-            break
-    return np.array(path), whys, room_left
-
-
-def clearance(pose, circles, walls, spec: RobotSpec) -> float:
-    """Distance of the footprint to circles and to points along the walls."""
-    share = np.linspace(0, 1, 200)[:, None, None]
-    points = (walls[:, :2] + share * (walls[:, 2:] - walls[:, :2])).reshape(-1, 2)
-    points = np.concatenate([points, circles[:, :2]])
-    radius = np.concatenate([np.zeros(len(points) - len(circles)), circles[:, 2]])
-    c, s = np.cos(pose[2]), np.sin(pose[2])
-    gap = points - pose[:2]
-    ahead = np.abs(c * gap[:, 0] + s * gap[:, 1]) - spec.length_m / 2
-    beside = np.abs(c * gap[:, 1] - s * gap[:, 0]) - spec.width_m / 2
-    return float((np.hypot(np.maximum(ahead, 0), np.maximum(beside, 0)) - radius).min())
+from tests.mapping.raycast import cast, observe, room
+from tests.policies.driving import WALLS, drive
 
 
 @pytest.mark.parametrize("yaw", [0.0, 3.0, -1.6])
 def test_it_drives_round_obstacles_to_the_goal(a1: RobotSpec, yaw: float) -> None:
     circles = np.array([[2.5, 0.1, 0.5], [4.5, -0.6, 0.4], [4.6, 1.3, 0.5], [6.3, 0.2, 0.3], [1.6, -1.7, 0.075]])
-    path, whys, room_left = drive(a1, (0.0, 0.0, yaw), (8.0, 0.0), circles)
+    path, whys, room_left = drive(PursuitPolicy(a1), a1, (0.0, 0.0, yaw), (8.0, 0.0), circles)
     assert np.hypot(*(path[-1, :2] - (8.0, 0.0))) < 0.3
     assert room_left > 0.0
     assert len(path) * a1.dt_s < 20.0
@@ -65,7 +23,7 @@ def test_it_drives_round_obstacles_to_the_goal(a1: RobotSpec, yaw: float) -> Non
 
 
 def test_it_turns_in_place_when_the_route_lies_behind(a1: RobotSpec) -> None:
-    path, whys, _ = drive(a1, (4.0, 0.0, np.pi), (8.0, 0.0))
+    path, whys, _ = drive(PursuitPolicy(a1), a1, (4.0, 0.0, np.pi), (8.0, 0.0))
     assert whys[0] == "turn" and whys[-1] == "pursuit"
     turned = whys.index("pursuit")
     assert np.hypot(*(path[turned, :2] - path[0, :2])) < 0.1
@@ -74,7 +32,7 @@ def test_it_turns_in_place_when_the_route_lies_behind(a1: RobotSpec) -> None:
 def test_it_passes_a_gap_not_much_wider_than_itself(a1: RobotSpec) -> None:
     gap_m = 0.62
     bars = np.array([[4.0, -3.0, 4.0, -gap_m / 2], [4.0, gap_m / 2, 4.0, 3.0]])
-    path, _, room_left = drive(a1, (0.0, 1.5, 0.5), (8.0, 0.0), walls=np.concatenate([WALLS, bars]))
+    path, _, room_left = drive(PursuitPolicy(a1), a1, (0.0, 1.5, 0.5), (8.0, 0.0), walls=np.concatenate([WALLS, bars]))
     assert np.hypot(*(path[-1, :2] - (8.0, 0.0))) < 0.3 and room_left > 0.0
 
 
@@ -95,11 +53,13 @@ def test_it_stops_and_says_why(a1: RobotSpec) -> None:
 def test_it_does_not_drive_into_what_suddenly_stands_ahead(a1: RobotSpec) -> None:
     # the only way to the goal is shut 0.6 m before the robot's nose while it runs at full speed
     hall = room(-1.0, -0.8, 9.0, 0.8)
-    open_path, _, _ = drive(a1, (0.0, 0.0, 0.0), (8.0, 0.0), walls=hall, limit_s=3.0)
+    open_path, _, _ = drive(PursuitPolicy(a1), a1, (0.0, 0.0, 0.0), (8.0, 0.0), walls=hall, limit_s=3.0)
     front = open_path[-1, 0] + a1.length_m / 2
     assert open_path[-1, 0] > 1.5
     shut = np.concatenate([hall, [[front + 0.6, -0.8, front + 0.6, 0.8]]])
-    path, whys, room_left = drive(a1, (0.0, 0.0, 0.0), (8.0, 0.0), walls=hall, limit_s=8.0, later=(30, shut))
+    path, whys, room_left = drive(
+        PursuitPolicy(a1), a1, (0.0, 0.0, 0.0), (8.0, 0.0), walls=hall, limit_s=8.0, later=(30, shut)
+    )
     assert room_left > 0.0
     assert np.abs(path[-10:] - path[-1]).max() < 0.05 and whys[-1].startswith("stop")
 
@@ -114,7 +74,9 @@ def test_obstacles_stay_where_they_were_when_a_scan_is_missing(a1: RobotSpec) ->
 
 def test_same_observations_give_the_same_decisions(a1: RobotSpec) -> None:
     circles = np.array([[2.5, 0.1, 0.5]])
-    (one, why_one, _), (two, why_two, _) = (drive(a1, (0, 0, 1.0), (6.0, 0.0), circles, limit_s=6) for _ in range(2))
+    (one, why_one, _), (two, why_two, _) = (
+        drive(PursuitPolicy(a1), a1, (0, 0, 1.0), (6.0, 0.0), circles, limit_s=6) for _ in range(2)
+    )
     assert np.array_equal(one, two) and why_one == why_two
 
 
