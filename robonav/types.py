@@ -348,6 +348,9 @@ class Episode:
     steps: int
     decision_ms: Float  # (steps,) milliseconds a decision
     positions_world_m: Float  # (steps + 1, 2)
+    clearance_min_m: float = 0.0  # smallest distance between body and obstacles
+    clearance_mean_m: float = 0.0
+    jerk_mps3: float = 0.0  # mean size of the planar velocity's second difference in time
     randomisation: dict[str, Any] = field(default_factory=dict)  # knob to what was drawn for this episode
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 import gymnasium
@@ -72,22 +74,27 @@ class NavigateEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
         sensors: str | SensorConfig | None = None,
         randomisation: str | RandomisationConfig | None = None,
         fidelity: Fidelity = "kinematic",
+        latency_s: float = 0.0,
     ) -> None:
         """Makes the world; `scene`, `robot` and `scene_options` as in `sim.load_scene`, `view` is "chase" or "top".
 
         `reward`, `sensors` and `randomisation` are presets of configs/, .toml files, or the configs themselves.
-        `fidelity` and `world` are those of `sim.fidelity.make_world`.
+        `fidelity` and `world` are those of `sim.fidelity.make_world`. `latency_s` is the time of whoever decides: an
+        action takes effect so much after its observation, on top of the delays that are drawn.
 
         Raises:
             RobonavError: unknown scene, robot, view, fidelity, preset or reward key, no display to show a window on,
-                depth in an analytic world, or what the fidelity needs is not installed.
+                depth in an analytic world, a negative latency, or what the fidelity needs is not installed.
         """
         if render_mode not in (None, *self.metadata["render_modes"]):
             raise ShapeError(explain("render_mode", "'human', 'rgb_array' or None", repr(render_mode)))
         if view not in ("chase", "top"):
             raise ShapeError(explain("view", "'chase' or 'top'", repr(view)))
+        if not 0 <= latency_s < math.inf:
+            raise ConfigError(explain("latency_s", "0 or more seconds", latency_s))
         check_fidelity(fidelity, depth)
         self.fidelity: Fidelity = fidelity
+        self._latency_s = latency_s
         self.render_mode = render_mode
         self.robot: RobotSpec = load_robot(robot) if isinstance(robot, str) else robot
         self._window = Window(f"robonav: {scene}") if render_mode == "human" else None
@@ -174,7 +181,8 @@ class NavigateEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
         self._task, self._ahead, self._coming = task, None, None
         chosen = options.get("randomisation")
         drawn = draw(self.randomisation if chosen is None else load_randomisation(chosen), self.sensors, number)
-        self._actuation = Actuation(drawn.actuation, number)
+        late = dataclasses.replace(drawn.actuation, delay_s=drawn.actuation.delay_s + self._latency_s)
+        self._actuation = Actuation(late, number)
         self._world.lag_s = self.robot.lag_s if drawn.actuation.lag_s is None else drawn.actuation.lag_s
         if self._legs is not None:
             self._legs.vary(drawn.legs, number)

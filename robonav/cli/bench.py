@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from robonav.cli import bench_nav
 from robonav.cli.args import UsageError, parse
 from robonav.errors import explain, nearest
 from robonav.files import write_json_atomic
@@ -123,6 +124,8 @@ def _memory(argv: list[str]) -> int:
 BENCHMARKS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "sim": (_sim, "Measures the simulator's steps a second in each fidelity and on all cores, and where time goes."),
     "gait": (_gait, "Walks each robot through a grid of commands: errors, falls, speed, the lag that it shows."),
+    "nav": (bench_nav.nav, bench_nav.NAV_SUMMARY),
+    "tune": (bench_nav.tune, bench_nav.TUNE_SUMMARY),
     "ssm": (_ssm, "Measures each sequence layer: training speed, step latency, state, cost of a history."),
     "memory": (_memory, "Trains small probes that show what each sequence layer can remember and track."),
 }

@@ -3,7 +3,7 @@
 The environment and the policy come in as factories that can be pickled: each worker process makes its own pair once
 and then runs one episode after the other. An environment is a Gymnasium environment that follows the contract of
 ``robonav/Navigate-v0``: `unwrapped.observation()`, `unwrapped.scene`, and infos with `position_world_m`, `path_m`,
-`shortest_m`, and at the end `outcome`.
+`shortest_m`, and at the end `outcome`; `velocity` and `clearance_m` if it has them.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from robonav.types import Episode, Float, Observation, Policy, RobotSpec, Scene
 
 EnvFactory = Callable[[], Any]
 PolicyFactory = Callable[[], Policy]
+_STILL = np.zeros(3, np.float32)
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -71,6 +72,7 @@ def record_episode(env: Any, policy: Policy, seed: int, options: EpisodeOptions)
     state = policy.reset(seed)
     observation: Observation = env.unwrapped.observation()
     poses, scans = [_world_pose(scene, info, observation)], [observation.scan_m]
+    moves = [(info.get("velocity", _STILL), info.get("clearance_m", 0.0))]
     decision_ms: list[float] = []
     reward, done = 0.0, False
     while not done:
@@ -86,9 +88,11 @@ def record_episode(env: Any, policy: Policy, seed: int, options: EpisodeOptions)
         done = bool(terminated or truncated)
         observation = env.unwrapped.observation()
         poses.append(_world_pose(scene, info, observation))
+        moves.append((info.get("velocity", _STILL), info.get("clearance_m", 0.0)))
         if options.keep_scans:
             scans.append(observation.scan_m)
     poses_world = np.array(poses, np.float32)
+    clearance_m = np.array([clearance for _, clearance in moves])
     episode = Episode(
         scene=scene.name,
         seed=seed,
@@ -100,6 +104,9 @@ def record_episode(env: Any, policy: Policy, seed: int, options: EpisodeOptions)
         steps=len(decision_ms),
         decision_ms=np.array(decision_ms, np.float32),
         positions_world_m=poses_world[:, :2].copy(),
+        clearance_min_m=float(clearance_m.min()),
+        clearance_mean_m=float(clearance_m.mean()),
+        jerk_mps3=_jerk_mps3(np.array([velocity[:2] for velocity, _ in moves], np.float64), options.spec.dt_s),
         randomisation=randomisation,
     )
     whole = options.keep_scans and all(s is not None for s in scans)
@@ -144,6 +151,13 @@ def run_trials(
 def usable_cores() -> int:
     """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _jerk_mps3(velocity_mps: NDArray[np.float64], dt_s: float) -> float:
+    """Mean size of the second difference of (n, 2) velocities; 0 with fewer than three."""
+    if len(velocity_mps) < 3:
+        return 0.0
+    return float(np.linalg.norm(np.diff(velocity_mps, 2, axis=0), axis=1).mean() / dt_s**2)
 
 
 def _world_pose(scene: Scene, info: dict[str, Any], observation: Observation) -> NDArray[np.float64]:

@@ -1,0 +1,288 @@
+"""``robonav bench nav`` and ``robonav bench tune``: policies against each other, and the search for parameters."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from robonav.cli.args import UsageError, parse
+from robonav.cli.evaluate import EnvFactory, PolicyFactory
+from robonav.config import find_config, from_mapping, load_config, load_robot, to_mapping
+from robonav.errors import ConfigError, explain
+from robonav.files import write_json_atomic, write_text_atomic
+
+if TYPE_CHECKING:
+    from robonav.evaluation.runner import Recording
+    from robonav.evaluation.suites import SuiteConfig
+    from robonav.types import Policy, RobotSpec
+
+CHUNK = 20  # episodes between two savings
+PROBE_EPISODES = 2
+PROBE_SEED = 29_998
+TUNING_SEED = 29_999  # run seed of development scenes, apart from those of any table
+PICTURED = 12
+NAV_SUMMARY = "Runs policies against each other on the same episodes of suites of scenes."
+TUNE_SUMMARY = "Searches a baseline's parameters on development scenes."
+
+
+@dataclass(frozen=True)
+class NavArgs:
+    """Arguments of ``robonav bench nav``."""
+
+    suite: tuple[str, ...] = ("rooms",)
+    """Suites: presets of configs/suites, or .toml files."""
+    policies: str = "astar,dwa,dwa-tracking,mppi"
+    """Policies, with commas: baselines, bundles, run folders; PATH@mppi plans with a run folder. Others are compared
+    with the first."""
+    episodes: int = 100
+    """Episodes of each suite and policy."""
+    seed: int = 0
+    """Number of the run. The same seed gives every policy the same scenes."""
+    robot: str = "a1"
+    """A preset of configs/robots, or the path of a .toml file."""
+    delay_ms: float | None = None
+    """How late every command takes effect; by default each policy's own time for a decision (90 % of them), measured
+    first. 0 charges nothing."""
+    workers: int | None = None
+    """Worker processes; by default one for each core."""
+    json: Path | None = None
+    """File for rows and figures, saved as they come; what it holds is not run again."""
+    html: Path | None = None
+    """Write a page with tables and trajectories here."""
+
+
+@dataclass(frozen=True)
+class TuneArgs:
+    """Arguments of ``robonav bench tune``."""
+
+    search: str
+    """What is searched: a preset of configs/tuning, or the path of a .toml file."""
+    trials: int | None = None
+    """Number of trials; by default the search's own."""
+    episodes: int | None = None
+    """Episodes of each suite a trial; by default the search's own."""
+    seed: int = 0
+    """Of the draws."""
+    robot: str = "a1"
+    """A preset of configs/robots, or the path of a .toml file."""
+    workers: int | None = None
+    """Worker processes; by default one for each core."""
+    json: Path | None = None
+    """File for all trials, saved as they come."""
+    out: Path | None = None
+    """Write the best values as a preset here (.toml)."""
+
+
+def nav(argv: list[str]) -> int:
+    """Runs the benchmark; 0 when it ran, whatever the figures.
+
+    Raises:
+        RobonavError: bad arguments, suites or policies; all of them are loaded before the first episode.
+    """
+    examples = [
+        "robonav bench nav --json crowd.json --suite crowd --policies dwa-tracking,dwa,mppi,astar --episodes 500",
+        "robonav bench nav --suite rooms dense --policies quick,astar --html nav.html",
+    ]
+    args = parse(NavArgs, argv, "robonav bench nav", NAV_SUMMARY, examples)
+    from robonav.evaluation import navbench
+    from robonav.evaluation.suites import episode_seeds, load_suite
+
+    episode_seeds(args.seed, args.episodes)  # numbers that cannot be are told now
+    names = [name.strip() for name in args.policies.split(",") if name.strip()]
+    if not names or len(set(names)) < len(names):
+        raise UsageError(explain("--policies", "different names with commas between", f"'{args.policies}'"))
+    if args.delay_ms is not None and not 0 <= args.delay_ms < 1e4:
+        raise UsageError(explain("--delay-ms", "0 or more milliseconds", args.delay_ms))
+    if args.workers is not None and args.workers < 1:
+        raise UsageError(explain("--workers", "at least 1", args.workers))
+    spec = load_robot(args.robot)
+    suites = {Path(name).stem: load_suite(name) for name in args.suite}
+    for name, suite in suites.items():
+        if suite.kind != "scenes":
+            raise UsageError(f"--suite {name}: worlds of BARN have their own clock and score; use robonav evaluate")
+    for name in names:
+        _policy(name, spec)()  # unknown or damaged ones are told before anything starts
+    data = navbench.new_file(args.seed, args.robot)
+    if args.json is not None and args.json.exists():
+        data = navbench.check_file(_read_json(args.json), args.seed, args.robot, str(args.json))
+    delays_s = {name: _delay_s(name, next(iter(suites.values())), args, spec) for name in names}
+    for suite_name, suite in suites.items():
+        for name in names:
+            _run(data, suite_name, suite, name, delays_s[name], args, spec)
+    rows = {s: {n: data["suites"][s][n]["rows"][: args.episodes] for n in names} for s in suites}
+    results = {s: {n: navbench.summary_of(r) for n, r in of.items()} for s, of in rows.items()}
+    compared = {s: {n: navbench.paired(of[names[0]], of[n]) for n in names[1:]} for s, of in rows.items()}
+    print(navbench.table_of(results))
+    if args.json is not None:
+        data |= {"results": results, "compared_with_the_first": compared}
+        write_json_atomic(args.json, data)
+    if args.html is not None:
+        _write_page(args, spec, suites, names, delays_s, rows, results, compared)
+    return 0
+
+
+def tune(argv: list[str]) -> int:
+    """Runs the search, prints the trials, and writes the best.
+
+    Raises:
+        RobonavError: bad arguments or files.
+    """
+    examples = ["robonav bench tune --json trials.json --search dwa-tracking --out dwa-tuned.toml"]
+    args = parse(TuneArgs, argv, "robonav bench tune", TUNE_SUMMARY, examples)
+    from policies.baselines import BaselineConfig, load_baseline
+    from robonav.evaluation import tuning
+    from robonav.evaluation.runner import evaluate
+    from robonav.evaluation.suites import episode_seeds, load_suite
+
+    search = load_config(tuning.TuningConfig, find_config("tuning", args.search))
+    search = replace(search, trials=args.trials or search.trials, episodes=args.episodes or search.episodes)
+    spec = load_robot(args.robot)
+    base = load_baseline(search.policy)
+    table = to_mapping(base)
+    suites = {name: load_suite(name) for name in search.suites}
+    seeds = episode_seeds(TUNING_SEED, search.episodes)
+
+    def config_of(values: Mapping[str, Any]) -> BaselineConfig:
+        where = f"search '{args.search}'"
+        return from_mapping(BaselineConfig, {**table, base.method: {**table[base.method], **values}}, where)
+
+    def measure(values: Mapping[str, Any]) -> dict[str, Any]:
+        make_policy = BaselineFactory(config_of(values), spec, search.policy)
+        began = time.monotonic()
+        figures: dict[str, Any] = {}
+        for name, suite in suites.items():
+            episodes = evaluate(EnvFactory(suite.scene, args.robot, suite.env), make_policy, seeds, spec, args.workers)
+            figures[name] = sum(e.outcome == "success" for e in episodes) / len(episodes)
+            figures.setdefault("score", 0.0)
+            figures["score"] += tuning.score(episodes, spec) / len(suites)
+        return {**figures, "seconds": round(time.monotonic() - began, 1)}
+
+    start = {key: table[base.method].get(key) for key in search.ranges}
+    unknown = [key for key, value in start.items() if value is None]
+    if unknown:
+        raise ConfigError(explain(f"search '{args.search}': ranges", f"parameters of {base.method}", unknown[0]))
+    trials = []
+    for figures in tuning.search(search, start, measure, args.seed):
+        trials.append(figures)
+        print(json.dumps(figures), file=sys.stderr, flush=True)
+        if args.json is not None:
+            write_json_atomic(args.json, {"search": to_mapping(search), "seed": args.seed, "trials": trials})
+    best = max(trials, key=lambda figures: float(figures["score"]))
+    print(json.dumps(best, indent=2))
+    if args.out is not None:
+        write_text_atomic(args.out, _preset(base, {**_changed(base), **best["values"]}, args.search, len(trials)))
+    return 0
+
+
+@dataclass(frozen=True)
+class BaselineFactory:
+    """Makes a baseline inside a worker process."""
+
+    config: Any
+    spec: RobotSpec
+    name: str
+
+    def __call__(self) -> Policy:
+        """A new policy."""
+        policy: Policy = self.config.policy(self.spec, self.name)
+        return policy
+
+
+def _policy(name: str, spec: RobotSpec) -> PolicyFactory:
+    path, _, planner = name.partition("@")
+    return PolicyFactory(path, spec, planner or None)
+
+
+def _env(suite: SuiteConfig, robot: str, delay_s: float) -> EnvFactory:
+    return EnvFactory(suite.scene, robot, {**suite.env, "latency_s": delay_s})
+
+
+def _delay_s(name: str, suite: SuiteConfig, args: NavArgs, spec: RobotSpec) -> float:
+    """How late the policy's commands come, in seconds to whole milliseconds; measured in this process, alone."""
+    if args.delay_ms is not None:
+        return args.delay_ms / 1e3
+    import numpy as np
+
+    from robonav.evaluation.runner import evaluate
+    from robonav.evaluation.suites import episode_seeds
+
+    seeds = episode_seeds(PROBE_SEED, PROBE_EPISODES)
+    episodes = evaluate(_env(suite, args.robot, 0.0), _policy(name, spec), seeds, spec, workers=1)
+    taken_ms = np.concatenate([e.decision_ms for e in episodes])
+    return round(float(np.percentile(taken_ms, 90))) / 1e3
+
+
+def _run(
+    data: dict[str, Any], suite_name: str, suite: SuiteConfig, name: str, delay_s: float, args: NavArgs, spec: RobotSpec
+) -> None:
+    """The episodes that the file does not hold yet."""
+    from robonav.evaluation import navbench
+    from robonav.evaluation.runner import EpisodeOptions, Trial, run_trials
+    from robonav.evaluation.suites import episode_seeds
+
+    seeds = episode_seeds(args.seed, args.episodes)
+    settings = {"scene": suite.scene, "env": suite.env}
+    rows = navbench.rows_in(data, suite_name, name, settings, delay_s * 1e3)
+    chunk = CHUNK * max(1, args.workers or 2)
+    while len(rows) < len(seeds):
+        print(f"{suite_name}: {name}, {len(rows)} of {len(seeds)}", file=sys.stderr, flush=True)
+        trials = [Trial(seed, EpisodeOptions(spec)) for seed in seeds[len(rows) : len(rows) + chunk]]
+        delay = data["suites"][suite_name][name]["delay_ms"] / 1e3
+        recordings = run_trials(_env(suite, args.robot, delay), _policy(name, spec), trials, args.workers, True)
+        rows.extend(navbench.row_of(r.episode, spec) for r in recordings)
+        if args.json is not None:
+            write_json_atomic(args.json, data)
+
+
+def _write_page(
+    args: NavArgs,
+    spec: RobotSpec,
+    suites: Mapping[str, SuiteConfig],
+    names: Sequence[str],
+    delays_s: Mapping[str, float],
+    rows: Mapping[str, Mapping[str, list[dict[str, Any]]]],
+    results: Mapping[str, Mapping[str, Any]],
+    compared: Mapping[str, Mapping[str, Any]],
+) -> None:
+    from robonav.evaluation import navpage
+    from robonav.evaluation.runner import EpisodeOptions, Trial, run_trials
+
+    order = ("collision", "timeout", "success")
+    pictures: dict[tuple[str, str], bytes] = {}
+    for suite_name, suite in suites.items():
+        for name in names:
+            first = sorted(rows[suite_name][name], key=lambda row: order.index(row["outcome"]))[:PICTURED]
+            trials = [Trial(row["seed"], EpisodeOptions(spec)) for row in first]
+            make_env, make_policy = _env(suite, args.robot, delays_s[name]), _policy(name, spec)
+            recordings: list[Recording] = run_trials(make_env, make_policy, trials, args.workers)
+            pictures[suite_name, name] = navpage.picture_of(recordings, spec, f"{name} on {suite_name}")
+    title = f"robonav bench nav: robot {Path(args.robot).stem}, seed {args.seed}"
+    if args.html is not None:
+        write_text_atomic(args.html, navpage.page(results, compared, pictures, title))
+        print(f"page: {args.html}")
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _changed(base: Any) -> dict[str, Any]:
+    """What a preset sets apart from the method's defaults."""
+    table = to_mapping(getattr(base, base.method))
+    default = to_mapping(type(getattr(base, base.method))())
+    return {key: value for key, value in table.items() if value != default[key] and not isinstance(value, dict)}
+
+
+def _preset(base: Any, values: Mapping[str, Any], search: str, trials: int) -> str:
+    lines = [f"# Best of {trials} trials of robonav bench tune --search {search}."]
+    lines += [f'description = "{base.description}, tuned"', f'method = "{base.method}"', "", f"[{base.method}]"]
+    lines += [f"{key} = {json.dumps(value)}" for key, value in values.items()]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from robonav.cli import bench
+from robonav.cli.args import UsageError
+from robonav.errors import ConfigError, PolicyError
+
+pytest.importorskip("pybullet")
+RUN = ["nav", "--policies", "astar,random", "--suite", "empty", "--episodes", "3", "--workers", "1", "--seed", "5"]
+
+
+def test_policies_run_on_the_same_scenes_and_a_file_goes_on(tmp_path: Path, capsys) -> None:
+    file, page = tmp_path / "nav.json", tmp_path / "nav.html"
+    assert bench.main([*RUN, "--json", str(file), "--html", str(page), "--delay-ms", "20"]) == 0
+    assert "astar" in capsys.readouterr().out
+    data = json.loads(file.read_text())
+    rows = {name: entry["rows"] for name, entry in data["suites"]["empty"].items()}
+    assert [row["seed"] for row in rows["astar"]] == [row["seed"] for row in rows["random"]]
+    assert [row["scene"] for row in rows["astar"]] == [row["scene"] for row in rows["random"]]
+    assert data["suites"]["empty"]["astar"]["delay_ms"] == 20.0
+    assert data["results"]["empty"]["astar"]["n"] == 3
+    assert data["compared_with_the_first"]["empty"]["random"]["n"] == 3
+    assert page.read_text().count("data:image/png") == 2
+
+    data["suites"]["empty"]["astar"]["rows"][0]["path_m"] = 123.0  # a row that is there is not run again
+    file.write_text(json.dumps(data))
+    assert bench.main([*RUN, "--json", str(file), "--delay-ms", "20", "--episodes", "4"]) == 0
+    again = json.loads(file.read_text())["suites"]["empty"]["astar"]["rows"]
+    assert len(again) == 4 and again[0]["path_m"] == 123.0 and again[1:3] == rows["astar"][1:]
+
+
+def test_a_delay_costs(tmp_path: Path) -> None:
+    """A command that comes late makes another episode of it."""
+    paths = []
+    for delay in ("0", "90"):
+        file = tmp_path / f"{delay}.json"
+        bench.main(["nav", "--policies", "astar", "--suite", "rooms", "--episodes", "2", "--workers", "1",
+                    "--delay-ms", delay, "--json", str(file)])  # fmt: skip
+        paths.append([row["path_m"] for row in json.loads(file.read_text())["suites"]["rooms"]["astar"]["rows"]])
+    assert paths[0] != paths[1]
+
+
+def test_the_delay_is_measured_unless_it_is_given(tmp_path: Path) -> None:
+    file = tmp_path / "nav.json"
+    bench.main(["nav", "--policies", "random", "--suite", "empty", "--episodes", "1", "--workers", "1",
+                "--json", str(file)])  # fmt: skip
+    delay_ms = json.loads(file.read_text())["suites"]["empty"]["random"]["delay_ms"]
+    assert 0 <= delay_ms < 50
+
+
+@pytest.mark.parametrize(
+    ("argv", "error", "said"),
+    [
+        (["--policies", "astar,astar"], UsageError, "--policies: expected different names"),
+        (["--policies", "astr"], PolicyError, "did you mean 'astar'"),
+        (["--suite", "roms"], ConfigError, "did you mean 'rooms'"),
+        (["--suite", "barn"], UsageError, "robonav evaluate"),
+        (["--episodes", "0"], ConfigError, "--episodes"),
+        (["--delay-ms", "-1"], UsageError, "--delay-ms"),
+        (["--workers", "0"], UsageError, "--workers"),
+        (["--robot", "a2"], ConfigError, "no preset 'a2'"),
+    ],
+)
+def test_bad_arguments_are_told_before_anything_runs(argv, error, said) -> None:
+    with pytest.raises(error, match=said):
+        bench.main(["nav", *argv])
+
+
+def test_a_file_of_another_run_is_kept(tmp_path: Path) -> None:
+    file = tmp_path / "nav.json"
+    file.write_text('{"version": 1, "seed": 7, "robot": "a1", "suites": {}}')
+    with pytest.raises(ConfigError, match="seed: expected 5, got 7"):
+        bench.main([*RUN, "--json", str(file)])
+    assert "7" in file.read_text()
+
+
+def test_tuning_writes_trials_and_a_preset_that_loads(tmp_path: Path, capsys) -> None:
+    from policies.baselines import load_baseline
+
+    search = tmp_path / "search.toml"
+    search.write_text(
+        'policy = "dwa-tracking"\nsuites = ["empty"]\ntrials = 3\nepisodes = 2\n[ranges]\nhorizon_s = [1.0, 3.0]\n'
+    )
+    out, trials = tmp_path / "best.toml", tmp_path / "trials.json"
+    argv = ["tune", "--search", str(search), "--out", str(out), "--json", str(trials), "--workers", "1"]
+    assert bench.main(argv) == 0
+    best = json.loads(capsys.readouterr().out)
+    assert len(json.loads(trials.read_text())["trials"]) == 3
+    tuned = load_baseline(str(out))
+    assert tuned.dwa.tracking and tuned.dwa.horizon_s == best["values"]["horizon_s"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('policy = "dwa"\nsuites = ["empty"]\n[ranges]\nhorizn_s = [1.0, 3.0]\n', "parameters of dwa, got horizn_s"),
+        ('policy = "dwb"\nsuites = ["empty"]\n[ranges]\nhorizon_s = [1.0, 3.0]\n', "did you mean 'dwa'"),
+        ('policy = "dwa"\nsuites = ["empty"]\n[ranges]\nhorizon_s = [3.0, 1.0]\n', "ranges.horizon_s"),
+    ],
+)
+def test_bad_searches_are_refused(tmp_path: Path, text: str, said: str) -> None:
+    search = tmp_path / "search.toml"
+    search.write_text(text)
+    with pytest.raises(ConfigError, match=said):
+        bench.main(["tune", "--search", str(search)])
