@@ -214,6 +214,8 @@ def _with_contract(onnx_bytes: bytes, contract: BundleContract) -> bytes:
     model.metadata_props.extend(kept)
     entry = model.metadata_props.add()
     entry.key, entry.value = METADATA_KEY, contract.to_json()
+    for part in (*model.graph.node, *model.graph.value_info, *model.graph.input, *model.graph.output):
+        del part.metadata_props[:]  # the exporter leaves stack traces, with paths of the machine that it ran on
     return bytes(model.SerializeToString(deterministic=True))
 
 
