@@ -11,4 +11,4 @@ for word in "$@"; do
     if [ "$word" = --slow ]; then options+=(-m ""); else options+=("$word"); fi
 done
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"  # two processes run the tests
-exec "$PYTHON" -m pytest --numprocesses 2 ${options[@]+"${options[@]}"}
+exec "$PYTHON" -m pytest --numprocesses 2 --dist loadgroup ${options[@]+"${options[@]}"}

@@ -29,7 +29,10 @@ from robonav.errors import RobonavError
 POINT = "deploy.drivers:PointDriver"
 FAR = {"goal_m": [4.0, 0.5]}
 ROOT = Path(__file__).parents[2]
-pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds processes through /proc")
+pytestmark = [
+    pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds processes through /proc"),
+    pytest.mark.xdist_group("processes"),  # one run of five processes at a time
+]
 
 
 def workers(parent: int | None = None) -> dict[str, int]:
