@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 import sim
 from robonav.errors import ConfigError, explain, nearest
 from robonav.types import RobotSpec
+from sim.clocks import shares_of
 
 KINDS: dict[str, dict[str, Any]] = {  # what one environment is made with
     "lidar": {},
@@ -167,30 +168,13 @@ class _Single:
             "depth": (env._sensors.camera, "image"),
             "map_and_route": (env._inputs, "arrays"),
         }
-        parts = {name: place for name, place in parts.items() if place[0] is not None}
-        taken = dict.fromkeys(parts, 0.0)
+        there = {name: place for name, place in parts.items() if place[0] is not None}
 
-        def timed(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
-            def run(*args: Any, **kwargs: Any) -> Any:
-                begin = time.perf_counter()
-                result = call(*args, **kwargs)
-                taken[name] += time.perf_counter() - begin
-                return result
-
-            return run
-
-        for name, (owner, method) in parts.items():
-            setattr(owner, method, timed(name, getattr(owner, method)))
-        try:
-            begin = time.perf_counter()
+        def run() -> None:
             for _ in range(steps):
                 self._go(None, None)
-            whole_s = time.perf_counter() - begin
-        finally:
-            for owner, method in parts.values():
-                delattr(owner, method)
-        share = {name: value / whole_s for name, value in taken.items()}
-        return share | {"rest": 1.0 - sum(share.values())}
+
+        return shares_of(there, run)
 
     def close(self) -> None:
         self._env.close()

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from robonav.types import RobotSpec
 from sim.analytic.env import AnalyticVectorEnv
+from sim.clocks import shares_of
 
 BATCH = 256
 POOL = 256
@@ -89,26 +90,9 @@ def _share(env: AnalyticVectorEnv, rng: np.random.Generator) -> dict[str, float]
     parts: dict[str, tuple[Any, str]] = {"motion": (env.worlds, "step"), "lidar": (env.worlds, "scan")}
     if env.tracker is not None:
         parts |= {"map_and_route": (env.tracker, "update"), "crop_and_waypoints": (env.tracker, "policy_input")}
-    taken = dict.fromkeys(parts, 0.0)
 
-    def timed(name: str, call: Any) -> Any:
-        def run(*args: Any, **kwargs: Any) -> Any:
-            begin = time.perf_counter()
-            result = call(*args, **kwargs)
-            taken[name] += time.perf_counter() - begin
-            return result
-
-        return run
-
-    for name, (owner, method) in parts.items():
-        setattr(owner, method, timed(name, getattr(owner, method)))
-    try:
-        begin = time.perf_counter()
+    def run() -> None:
         for _ in range(PARTS_STEPS):
             env.step(_actions(rng, env.num_envs))
-        whole = time.perf_counter() - begin
-    finally:
-        for owner, method in parts.values():
-            delattr(owner, method)
-    share = {name: value / whole for name, value in taken.items()}
-    return share | {"rest": 1.0 - sum(share.values())}
+
+    return shares_of(parts, run)
