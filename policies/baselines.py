@@ -11,7 +11,7 @@ from policies.costmap_mppi import CostmapMppiConfig, CostmapMppiPolicy
 from policies.dwa import DwaConfig, DwaPolicy
 from policies.pursuit import PursuitConfig, PursuitPolicy
 from policies.random_policy import RandomConfig, RandomPolicy
-from robonav.config import config_dir, find_config, load_config
+from robonav.config import find_config, load_config
 from robonav.types import Policy, RobotSpec
 
 KIND = "policies"  # of configs
@@ -40,11 +40,6 @@ class BaselineConfig:
         made.name = name
         policy: Policy = made
         return policy
-
-
-def baseline_names() -> list[str]:
-    """Names of the presets."""
-    return sorted(path.stem for path in (config_dir() / KIND).glob("*.toml"))
 
 
 def load_baseline(name: str) -> BaselineConfig:

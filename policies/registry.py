@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, cast
 
-from policies.baselines import baseline_names, make_baseline
+from robonav.config import config_dir
 from robonav.errors import PolicyError, explain, nearest
 from robonav.types import Policy, RobotSpec
 
@@ -15,6 +15,11 @@ _WEIGHTS = "checkpoint.safetensors"
 def pretrained_dir() -> Path:
     """Folder of the bundles that come with the package, each in a folder of its name."""
     return Path(__file__).resolve().parent / "pretrained"
+
+
+def baseline_names() -> list[str]:
+    """Names of the presets of `policies.baselines`, without importing their methods."""
+    return sorted(path.stem for path in (config_dir() / "policies").glob("*.toml"))
 
 
 def known_policies() -> list[str]:
@@ -38,6 +43,8 @@ def make_policy(name_or_dir: str | Path, spec: RobotSpec, **options: Any) -> Pol
     name = str(name_or_dir)
     options = {key: value for key, value in options.items() if value is not None}  # None: not set
     if name in baseline_names() or name.endswith(".toml"):
+        from policies.baselines import make_baseline
+
         _refuse(options, f"policy '{name}'")
         return make_baseline(name, spec)
     # a name like "quick" may be a folder here and a shipped bundle: the one that the user can see wins

@@ -50,11 +50,17 @@ def spl_terms(episodes: Sequence[Episode]) -> NDArray[np.float64]:
 
     An episode that starts at its goal (l = p = 0) counts 1 when it succeeds.
     """
-    success = np.array([e.outcome == "success" for e in episodes], dtype=np.float64)
-    shortest_m = np.array([e.shortest_m for e in episodes], dtype=np.float64)
-    longest_m = np.maximum([e.path_m for e in episodes], shortest_m)
-    ratio = np.divide(shortest_m, longest_m, out=np.ones_like(longest_m), where=longest_m > 0)
-    return success * ratio
+    return spl_of(
+        [e.outcome == "success" for e in episodes], [e.shortest_m for e in episodes], [e.path_m for e in episodes]
+    )
+
+
+def spl_of(success: ArrayLike, shortest_m: ArrayLike, path_m: ArrayLike) -> NDArray[np.float64]:
+    """`spl_terms` of plain numbers, (n,) each."""
+    shortest = np.asarray(shortest_m, np.float64)
+    longest = np.maximum(np.asarray(path_m, np.float64), shortest)
+    ratio = np.divide(shortest, longest, out=np.ones_like(longest), where=longest > 0)
+    return np.asarray(success, np.float64) * ratio
 
 
 def spl(episodes: Sequence[Episode]) -> Interval:

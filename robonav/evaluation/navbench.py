@@ -46,7 +46,12 @@ def summary_of(rows: Sequence[Row]) -> dict[str, Any]:
     figures: dict[str, Any] = {"n": n, "scenes": len({row["scene"] for row in rows})}
     for outcome in metrics.OUTCOMES:
         figures[outcome] = list(metrics.wilson(sum(row["outcome"] == outcome for row in rows), n))
-    figures["spl"] = list(metrics.bootstrap_mean([_spl(row) for row in rows]))
+    spl = metrics.spl_of(
+        [row["outcome"] == "success" for row in rows],
+        [row["shortest_m"] for row in rows],
+        [row["path_m"] for row in rows],
+    )
+    figures["spl"] = list(metrics.bootstrap_mean(spl))
     figures["time_s"] = list(metrics.bootstrap_mean([row["time_s"] for row in won])) if won else None
     for key in ("path_m", "clearance_min_m", "clearance_mean_m", "jerk_mps3"):
         figures[key] = metrics.mean([row[key] for row in won])
@@ -135,13 +140,6 @@ def rows_in(data: dict[str, Any], suite: str, policy: str, settings: Mapping[str
         data["suites"][suite][policy] = entry
     rows: list[Row] = entry["rows"]
     return rows
-
-
-def _spl(row: Row) -> float:
-    if row["outcome"] != "success":
-        return 0.0
-    longest = max(row["path_m"], row["shortest_m"])
-    return row["shortest_m"] / longest if longest > 0 else 1.0
 
 
 def _sign_test(wins: int, losses: int) -> float:

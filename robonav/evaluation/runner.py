@@ -72,7 +72,7 @@ def record_episode(env: Any, policy: Policy, seed: int, options: EpisodeOptions)
     state = policy.reset(seed)
     observation: Observation = env.unwrapped.observation()
     poses, scans = [_world_pose(scene, info, observation)], [observation.scan_m]
-    moves = [(info.get("velocity", _STILL), info.get("clearance_m", 0.0))]
+    moves = [_motion(info)]
     decision_ms: list[float] = []
     reward, done = 0.0, False
     while not done:
@@ -88,7 +88,7 @@ def record_episode(env: Any, policy: Policy, seed: int, options: EpisodeOptions)
         done = bool(terminated or truncated)
         observation = env.unwrapped.observation()
         poses.append(_world_pose(scene, info, observation))
-        moves.append((info.get("velocity", _STILL), info.get("clearance_m", 0.0)))
+        moves.append(_motion(info))
         if options.keep_scans:
             scans.append(observation.scan_m)
     poses_world = np.array(poses, np.float32)
@@ -151,6 +151,11 @@ def run_trials(
 def usable_cores() -> int:
     """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _motion(info: dict[str, Any]) -> tuple[Any, float]:
+    """Velocity and clearance, of an environment that tells them."""
+    return info.get("velocity", _STILL), info.get("clearance_m", 0.0)
 
 
 def _jerk_mps3(velocity_mps: NDArray[np.float64], dt_s: float) -> float:

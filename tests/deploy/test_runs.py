@@ -35,20 +35,23 @@ pytestmark = [
 ]
 
 
-def workers(parent: int | None = None) -> dict[str, int]:
-    """Role to process id of a run's processes, of one parent or of any."""
+def workers(parent: int) -> dict[str, int]:
+    """Role to process id of one parent's processes."""
     found = {}
     for folder in Path("/proc").iterdir():
-        with contextlib.suppress(OSError, IndexError):
-            if not folder.name.isdigit():
-                continue
-            words = (folder / "cmdline").read_bytes().split(b"\0")
-            if b"deploy.processes" not in words:
-                continue
-            status = (folder / "stat").read_text().rsplit(")", 1)[1].split()
-            if status[0] != "Z" and parent in (None, int(status[1])):
-                found[words[words.index(b"deploy.processes") + 1].decode()] = int(folder.name)
+        if folder.name.isdigit() and (row := process(int(folder.name))) is not None and row[1] == parent:
+            found[row[0]] = int(folder.name)
     return found
+
+
+def process(number: int) -> tuple[str, int] | None:
+    """Role and parent of a living process of a run; None if it ended, or is none."""
+    with contextlib.suppress(OSError, IndexError):
+        words = Path(f"/proc/{number}/cmdline").read_bytes().split(b"\0")
+        status = Path(f"/proc/{number}/stat").read_text().rsplit(")", 1)[1].split()
+        if b"deploy.processes" in words and status[0] != "Z":
+            return words[words.index(b"deploy.processes") + 1].decode(), int(status[1])
+    return None
 
 
 class Once:
@@ -239,9 +242,9 @@ run({str(tiny_bundle)!r}, {POINT!r}, {str(log)!r}, driver_kwargs={FAR!r},
         supervisor.kill()
     assert len(ids) == 4
     deadline = time.monotonic() + 15
-    while time.monotonic() < deadline and ids & set(workers().values()):
+    while time.monotonic() < deadline and any(map(process, ids)):
         time.sleep(0.05)
-    assert not ids & set(workers().values())
+    assert not any(map(process, ids))
     read = read_log(log)
     assert read.damage == ""
     assert "supervisor lost" in read.metadata["robonav.report"]["report"]
