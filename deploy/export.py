@@ -35,12 +35,12 @@ Arrays = dict[str, NDArray[Any]]
 
 
 class PolicyGraph(nn.Module):
-    """`Agent.step` on the actor's mean with a flat list of tensors: inputs, action_prev, reset, states."""
+    """`Agent.step` on the actor's mean with a flat list of tensors: what is read, action_prev, reset, states."""
 
     def __init__(self, agent: Agent, spec: RobotSpec) -> None:
         super().__init__()
         self.agent = agent
-        self.names = tuple(policy_input_shapes(spec))
+        self.names = read_by(agent, spec)
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Returns action (1, 3), value (1,), and the next state's tensors."""
@@ -52,10 +52,15 @@ class PolicyGraph(nn.Module):
         return (step.action, step.value, *(tensor for _, tensor in step.state.tensors()))
 
 
+def read_by(agent: Agent, spec: RobotSpec) -> tuple[str, ...]:
+    """The arrays of `PolicyInput` that an agent reads."""
+    return agent.config.model.encoder.input_names(spec)
+
+
 def to_onnx(agent: Agent, spec: RobotSpec) -> bytes:
     """The serialised graph; batch 1, static shapes, named as the contract says."""
     graph = PolicyGraph(agent, spec).eval()
-    shapes = policy_input_shapes(spec)
+    shapes = {name: shape for name, shape in policy_input_shapes(spec).items() if name in graph.names}
     example = [
         torch.zeros(1, *shape, dtype=torch.uint8 if name == "local_map" else torch.float32)
         for name, shape in shapes.items()
@@ -99,7 +104,7 @@ def record(agent: Agent, spec: RobotSpec, ticks: Iterable[Mapping[str, NDArray[A
     state, action = agent.initial_state(1), torch.zeros(1, ACTION_SIZE)
     rows: list[Arrays] = []
     for tick in ticks:
-        inputs = {name: torch.from_numpy(np.asarray(tick[name]))[None] for name in policy_input_shapes(spec)}
+        inputs = {name: torch.from_numpy(np.asarray(tick[name]))[None] for name in read_by(agent, spec)}
         reset = torch.tensor([float(tick["reset"])])
         step = agent.step(state, inputs, action, reset)
         row = {name: tensor.numpy() for name, tensor in inputs.items()}
@@ -127,6 +132,7 @@ def synthetic_ticks(spec: RobotSpec, count: int = PARITY_TICKS, seed: int = 0) -
         tick: Arrays = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
         tick["scan_m"] = np.clip(2.5 * np.exp(0.5 * drift), 0.1, spec.lidar.range_m).astype(np.float32)
         tick["local_map"] = image.astype(np.uint8) * 255
+        tick["robot"] = spec.dynamics
         tick["present"] = (rng.random(shapes["present"]) > 0.05).astype(np.float32)
         tick["reset"] = np.array(t % 67 == 0, np.float32)
         ticks.append(tick)
@@ -151,7 +157,8 @@ def export(
     agent, spec = checkpoint.agent, checkpoint.spec
     situation = from_mapping(SituationConfig, checkpoint.info.get("situation", {}), "situation in the checkpoint")
     states = {key: tuple(tensor.shape) for key, tensor in agent.initial_state(1).tensors()}
-    contract = make_contract(name, spec, states, situation, normalisation=NORMALISATION, versions=package_versions())
+    reads, versions = read_by(agent, spec), package_versions()
+    contract = make_contract(name, spec, states, situation, reads=reads, normalisation=NORMALISATION, versions=versions)
     recording = record(agent, spec, ticks)
     return write_bundle(out, to_onnx(agent, spec), contract, recording, model_card(name, checkpoint, notes))
 

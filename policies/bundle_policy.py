@@ -55,6 +55,7 @@ class BundlePolicy:
         policy_input = self._tracker.policy_input(situation, observation)
         mapped = time.perf_counter()
         inputs = graph_inputs(policy_input, observation, self.spec, state.reset)
+        inputs = {tensor.name: inputs[tensor.name] for tensor in self.bundle.contract.inputs}
         memory, outputs = self.bundle.step.step(state.memory, inputs)
         inferred = time.perf_counter()
         action, value = outputs["action"][0], float(outputs["value"][0])

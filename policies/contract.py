@@ -7,7 +7,7 @@ into another bundle is noticed. Every tensor has a batch of 1 and a fixed shape.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -59,6 +59,7 @@ def make_contract(
     states: Mapping[str, tuple[int, ...]],
     situation: Any,
     *,
+    reads: Collection[str] | None = None,
     normalisation: str = "physical units go in; the graph normalises inside",
     versions: Mapping[str, str] | None = None,
 ) -> BundleContract:
@@ -69,13 +70,14 @@ def make_contract(
         robot: that the policy was trained for.
         states: name (without prefix) to shape (with batch 1) of the float32 state tensors.
         situation: the SituationConfig dataclass (or its mapping) that makes the inputs.
+        reads: arrays of `PolicyInput` that the graph reads; all if None.
         normalisation: note for the reader.
         versions: of the packages that made the graph.
     """
     return BundleContract(
         name=name,
         robot=robot,
-        inputs=standard_inputs(robot),
+        inputs=standard_inputs(robot, reads),
         states=tuple(TensorSpec(key, "float32", tuple(shape)) for key, shape in states.items()),
         outputs=standard_outputs(),
         rate_hz=robot.rate_hz,
@@ -85,11 +87,12 @@ def make_contract(
     )
 
 
-def standard_inputs(robot: RobotSpec) -> tuple[TensorSpec, ...]:
-    """PolicyInput's arrays by field name, then ``action_prev`` (1, 3) and ``reset`` (1,)."""
+def standard_inputs(robot: RobotSpec, reads: Collection[str] | None = None) -> tuple[TensorSpec, ...]:
+    """PolicyInput's arrays by field name, all or those of `reads`, then ``action_prev`` (1, 3) and ``reset`` (1,)."""
     inputs = [
         TensorSpec(name, "uint8" if name in UINT8_INPUTS else "float32", (1, *shape))
         for name, shape in policy_input_shapes(robot).items()
+        if reads is None or name in reads
     ]
     inputs += [TensorSpec("action_prev", "float32", (1, ACTION_SIZE)), TensorSpec("reset", "float32", (1,))]
     return tuple(inputs)
@@ -115,8 +118,9 @@ def contract_from_mapping(data: Any, where: str) -> BundleContract:
         contract = from_mapping(BundleContract, data, where)
     except ConfigError as error:
         raise BundleError(str(error)) from None
+    reads = {tensor.name for tensor in contract.inputs}
     for kind, got, want in (
-        ("inputs", contract.inputs, standard_inputs(contract.robot)),
+        ("inputs", contract.inputs, standard_inputs(contract.robot, reads)),
         ("outputs", contract.outputs, standard_outputs()),
     ):
         if got != want:
@@ -131,8 +135,9 @@ def contract_from_mapping(data: Any, where: str) -> BundleContract:
 
 
 def check_robot(contract: BundleContract, spec: RobotSpec) -> None:
-    """Raises BundleError when `spec` differs from the bundle's robot in what the policy was trained with."""
-    check_same_robot(contract.robot, spec, f"bundle '{contract.name}'", BundleError)
+    """Raises BundleError when `spec` differs from the bundle's robot in what the policy cannot be told of."""
+    told = any(tensor.name == "robot" for tensor in contract.inputs)
+    check_same_robot(contract.robot, spec, f"bundle '{contract.name}'", BundleError, told)
 
 
 def _shown(tensors: Any) -> str:

@@ -15,15 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robonav.errors import ConfigError, explain
-from robonav.geometry import inverse_transform_points
 from robonav.mapping.tracks import TrackerConfig
+from robonav.planning.progress import ProgressConfig, change_m, progress_m, route_ahead
 from robonav.planning.rollouts import footprint_distance_m, poses_under, velocities_under
-from robonav.planning.routes import points_at
 from robonav.planning.situation import Situation, SituationConfig, SituationTracker
 from robonav.planning.surroundings import Surroundings, SurroundingsTracker, points_ahead
+from robonav.planning.window import reachable_commands
 from robonav.types import COMMAND_LIFE_NS, Decision, Observation, RobotSpec, VelocityCommand
-
-_ROUTE_STEP_M = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +103,7 @@ class DwaPolicy:
         if route is None:
             return still, "stop: no route", None
         c, spec, steps = self.config, self.spec, self._steps
-        commands = self._window(observation.twist_base)
+        commands = reachable_commands(spec, observation.twist_base, c.samples)
         velocities = velocities_under(spec, observation.twist_base, commands, steps, c.step_s)
         positions, yaw = poses_under(velocities, c.step_s)
         reach = float(np.abs(positions).max()) + spec.radius_m + 3 * c.clearance_decay_m
@@ -119,34 +117,20 @@ class DwaPolicy:
             admissible |= distance[:, 0] > here[0, 0] + 1e-3
         admissible |= np.abs(commands).max(axis=1) == 0
         last = np.maximum(free - 1, 0)
-        rows = np.arange(len(commands))
-        score = self._score_route(state.situation, observation, positions[rows, last], yaw[rows, last])
+        length_m = spec.vx_max_mps * c.horizon_s + 1.0
+        ahead = route_ahead(route, state.situation.progress_m, observation, length_m)
+        prices = ProgressConfig(c.route_weight, c.heading_weight, arrival_m=0.0, change_weight=c.change_weight)
+        score = progress_m(ahead, positions, yaw, free, self._time_s, spec.vx_max_mps, prices)
         counted = np.arange(steps)[None] <= last[:, None]
         closeness = np.exp(-np.maximum(distance - c.margin_m, 0.0) / c.clearance_decay_m)
         score -= c.clearance_weight * (closeness * counted).sum(axis=1) / counted.sum(axis=1)
         score -= c.collision_weight * (1.0 - free / steps)
-        change = np.abs(commands - observation.last_command)
-        score -= c.change_weight * (np.hypot(change[:, 0], change[:, 1]) + change[:, 2] / 3)
+        score -= change_m(commands, observation, prices)
         best = int(np.argmax(np.where(admissible, score, -np.inf)))
         x, y, heading = (float(v) for v in observation.pose_odom_base)
         path = complex(x, y) + positions[best] * np.exp(1j * heading)
         why = self.name if np.abs(commands[best]).max() > 0 else "stop: blocked"
         return commands[best].astype(np.float64), why, np.stack([path.real, path.imag], -1).astype(np.float32)
-
-    def _window(self, twist_base: NDArray[np.floating]) -> NDArray[np.float32]:
-        """(N, 3) commands of the dynamic window, all of which the robot can reach within a step, and standstill."""
-        spec, c = self.spec, self.config
-        reach = np.array([spec.acceleration_max_mps2, spec.acceleration_max_mps2, spec.yaw_acceleration_max_radps2])
-        reach = reach * max(spec.lag_s + spec.dt_s, 2 * spec.dt_s)
-        low = np.array([spec.vx_min_mps, -spec.vy_max_mps, -spec.yaw_rate_max_radps])
-        high = np.array([spec.vx_max_mps, spec.vy_max_mps, spec.yaw_rate_max_radps])
-        low, high = (
-            np.maximum(low, np.minimum(twist_base - reach, high)),
-            np.minimum(high, np.maximum(twist_base + reach, low)),
-        )
-        axes = [np.unique(np.append(np.linspace(a, b, n), 0.0)) for a, b, n in zip(low, high, c.samples, strict=True)]
-        grid = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
-        return grid.astype(np.float32)
 
     def _braking_s(self, commands: NDArray[np.float32]) -> NDArray[np.float64]:
         """(N,) seconds at the command's speed that cover a tick, the lag, and braking to a stop."""
@@ -154,26 +138,3 @@ class DwaPolicy:
         planar = np.hypot(commands[:, 0], commands[:, 1]) / (2 * spec.acceleration_max_mps2)
         turning = np.abs(commands[:, 2]) / (2 * spec.yaw_acceleration_max_radps2)
         return np.asarray(spec.dt_s + spec.lag_s + np.maximum(planar, turning), np.float64)
-
-    def _score_route(
-        self,
-        situation: Situation,
-        observation: Observation,
-        ends: NDArray[np.complex64],
-        yaw: NDArray[np.float32],
-    ) -> NDArray[np.float64]:
-        """(N,) progress along the route, less what it costs to be beside it and to look elsewhere."""
-        route, c = situation.route_odom_m, self.config
-        if route is None:
-            raise RuntimeError("score without a route")
-        arc_m = np.arange(0.0, self.spec.vx_max_mps * c.horizon_s + 1.0, _ROUTE_STEP_M)
-        line = inverse_transform_points(observation.pose_odom_base, points_at(route, situation.progress_m + arc_m))
-        line_c = line[:, 0] + 1j * line[:, 1]
-        beside = np.abs(ends[:, None] - line_c[None])
-        nearest = beside.argmin(axis=1)
-        ahead = np.minimum(nearest + round(0.6 / _ROUTE_STEP_M), len(arc_m) - 1)
-        aim = line_c[ahead] - ends
-        off = np.abs(np.angle(aim * np.exp(-1j * yaw)))
-        off = np.where(np.abs(aim) < 0.05, 0.0, off)
-        lateral = beside[np.arange(len(ends)), nearest]
-        return np.asarray(arc_m[nearest] - c.route_weight * lateral - c.heading_weight * off, np.float64)

@@ -1,8 +1,11 @@
-"""The trained agent as a `Policy`: from a checkpoint, by torch, on the actor's mean or planning by imagination."""
+"""The trained agent as a `Policy`: from a checkpoint, by torch, on the actor's mean or planning by imagination.
+
+For comparison the planner also runs on parts of its score: "geometry" never asks the agent (swept footprint and route
+alone), "imagination" never looks at geometry.
+"""
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -15,13 +18,28 @@ from robonav.errors import PolicyError, explain
 from robonav.imagination.agent import Agent, AgentState
 from robonav.imagination.candidates import TorchImagination
 from robonav.learning.checkpoint import load_agent
-from robonav.planning.mppi import MPPIConfig, PlannerState, initial_planner_state, plan
+from robonav.planning.local import LocalPlanner
+from robonav.planning.mppi import MPPIConfig, PlannerState
 from robonav.planning.situation import Situation, SituationConfig, SituationTracker
 from robonav.planning.surroundings import Surroundings, SurroundingsTracker
-from robonav.planning.sweep import sweep_cost
-from robonav.types import COMMAND_LIFE_NS, Decision, Float, Observation, PolicyInput, RobotSpec, VelocityCommand
+from robonav.types import (
+    ACTION_SIZE,
+    COMMAND_LIFE_NS,
+    Decision,
+    Float,
+    Observation,
+    PolicyInput,
+    RobotSpec,
+    VelocityCommand,
+)
 
-Planner = Literal["actor", "mppi"]
+Planner = Literal["actor", "mppi", "geometry", "imagination"]
+PLANNERS: dict[Planner, MPPIConfig] = {
+    "actor": MPPIConfig(),
+    "mppi": MPPIConfig(),
+    "geometry": MPPIConfig(imagination=False),
+    "imagination": MPPIConfig(geometry=False, progress=False),
+}
 
 
 class WorldModelPolicyState(NamedTuple):
@@ -47,14 +65,15 @@ class WorldModelPolicy:
         situation: SituationConfig | None = None,
     ) -> None:
         self.agent, self.spec, self.planner = agent, spec, planner
-        self.config = config or MPPIConfig()
+        self.config = config or PLANNERS[planner]
+        self.local = LocalPlanner(spec, self.config)
         self.name = name or planner
         self.tracker = SituationTracker(spec, situation)
         self.surroundings = SurroundingsTracker(spec)
 
     def reset(self, seed: int) -> WorldModelPolicyState:
         """State at an episode's start; the seed drives the planner's noise."""
-        planner = initial_planner_state(self.config, seed * 100_003)
+        planner = self.local.reset(seed * 100_003)
         return WorldModelPolicyState(
             self.tracker.reset(), self.surroundings.reset(), self.agent.initial_state(1), planner, True
         )
@@ -63,28 +82,25 @@ class WorldModelPolicy:
     def act(self, state: WorldModelPolicyState, observation: Observation) -> tuple[WorldModelPolicyState, Decision]:
         """One tick: latent = encode(observation), memory advanced, then the actor or the planner decides."""
         situation = self.tracker.update(state.situation, observation)
-        inputs = to_tensors(self.tracker.policy_input(situation, observation))
-        previous = torch.from_numpy(self.spec.velocity_to_action(observation.last_command)).float()[None]
-        step = self.agent.step(state.agent, inputs, previous, torch.tensor([float(state.first)]))
-        action, planner, why, path, details = step.action[0].numpy(), state.planner, "actor", None, {}
-        surroundings = state.surroundings
-        if self.planner == "mppi":
-            surroundings = self.surroundings.update(surroundings, observation)
-            geometry = partial(
-                sweep_cost,
-                observation=observation,
-                surroundings=surroundings,
-                spec=self.spec,
-                config=self.config.sweep,
-            )
-            found = plan(TorchImagination(self.agent, step.state), state.planner, self.config, geometry)
+        agent, value, imagine = state.agent, 0.0, None
+        action, why = np.zeros(ACTION_SIZE, np.float32), "actor"
+        if self.planner == "actor" or self.config.imagination:
+            inputs = to_tensors(self.tracker.policy_input(situation, observation))
+            previous = torch.from_numpy(self.spec.velocity_to_action(observation.last_command)).float()[None]
+            step = self.agent.step(state.agent, inputs, previous, torch.tensor([float(state.first)]))
+            agent, value, action = step.state, float(step.value[0]), step.action[0].numpy()
+            imagine = TorchImagination(self.agent, agent, self.config.disagreement_weight)
+        surroundings, planner, path, details = state.surroundings, state.planner, None, {}
+        if self.planner != "actor":
+            tracked = None if situation.of_beam is None else (situation.tracks, situation.of_beam)
+            surroundings = self.surroundings.update(surroundings, observation, tracked)
+            found = self.local.plan(planner, observation, situation, surroundings, imagine)
             action, planner, why = found.action, found.state, found.why
             path = imagined_path(observation, found.actions, self.spec)
             details = {"score": found.score, "rejected": float(found.rejected), "rounds": float(found.rounds)}
-        velocity = self.spec.action_to_velocity(action)
-        command = VelocityCommand.of(velocity, observation.stamp_ns + COMMAND_LIFE_NS)
-        decision = Decision(command, float(step.value[0]), why, situation.route_odom_m, path, details)
-        return WorldModelPolicyState(situation, surroundings, step.state, planner, False), decision
+        command = VelocityCommand.of(self.spec.action_to_velocity(action), observation.stamp_ns + COMMAND_LIFE_NS)
+        decision = Decision(command, value, why, situation.route_odom_m, path, details)
+        return WorldModelPolicyState(situation, surroundings, agent, planner, False), decision
 
 
 def to_tensors(policy_input: PolicyInput) -> dict[str, torch.Tensor]:
@@ -112,8 +128,8 @@ def load(path: str | Path, spec: RobotSpec, planner: Planner = "actor") -> World
         CheckpointError: missing or damaged.
         PolicyError: trained for a robot that differs in size, limits, rate or sensors, or an unknown planner.
     """
-    if planner not in ("actor", "mppi"):
-        raise PolicyError(explain("planner", "'actor' or 'mppi'", repr(planner)))
+    if planner not in PLANNERS:
+        raise PolicyError(explain("planner", " or ".join(f"'{name}'" for name in PLANNERS), repr(planner)))
     checkpoint = load_agent(path)
     check_same_robot(checkpoint.spec, spec, f"checkpoint {path}", PolicyError)
     situation = from_mapping(SituationConfig, checkpoint.info.get("situation", {}), f"checkpoint {path}: situation")

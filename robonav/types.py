@@ -18,6 +18,7 @@ from robonav.errors import ConfigError, ShapeError, explain
 
 Float = NDArray[np.float32]
 
+ROBOT_SIZE = 9  # numbers of `RobotSpec.dynamics`
 ACTION_SIZE = 3  # (vx, vy, yaw rate), normalised to [-1, 1] by RobotSpec
 MODALITIES = ("scan", "local_map", "goal", "body")
 WAYPOINT_LOOKAHEADS_M = (0.8, 1.6, 3.0)
@@ -161,6 +162,20 @@ class RobotSpec:
         """Radius of the circle inside the footprint."""
         return min(self.length_m, self.width_m) / 2
 
+    @property
+    def dynamics(self) -> Float:
+        """(9,) what a policy must know of the body it moves.
+
+        Length and width, least and largest vx, largest vy and yaw rate, both accelerations, lag.
+        """
+        return np.array(
+            [
+                *(self.length_m, self.width_m, self.vx_min_mps, self.vx_max_mps, self.vy_max_mps),
+                *(self.yaw_rate_max_radps, self.acceleration_max_mps2, self.yaw_acceleration_max_radps2, self.lag_s),
+            ],
+            np.float32,
+        )
+
     def action_to_velocity(self, action: NDArray[Any]) -> NDArray[np.float64]:
         """(..., 3) action in [-1, 1] to (..., 3) velocity (vx, vy, yaw rate); 0 maps to standstill."""
         action = np.asarray(action, dtype=np.float64)
@@ -229,13 +244,15 @@ class PolicyInput:
     Arrays of absent modalities are zero, and `present` (in the order of MODALITIES) is 0 for them.
     """
 
-    scan_m: Float  # (beams,)
+    scan_m: Float  # (beams,), 0 where a beam has no reading
+    flow_mps: Float  # (beams, 2) velocity over ground, in the base frame, of what a beam hit; 0 for what stands still
     local_map: NDArray[np.uint8]  # (3, cells, cells), channels LOCAL_MAP_CHANNELS, 0 or 255
     goal_base_m: Float  # (2,)
     waypoints_base_m: Float  # (3, 2) on the route, WAYPOINT_LOOKAHEADS_M ahead
     twist_base: Float  # (3,)
     tilt_rad: Float  # (2,)
     last_command: Float  # (3,)
+    robot: Float  # (9,) `RobotSpec.dynamics`: size, limits, lag
     present: Float  # (4,) 1 where the modality is there
 
     def arrays(self) -> dict[str, NDArray[Any]]:
@@ -248,12 +265,14 @@ def policy_input_shapes(spec: RobotSpec) -> dict[str, tuple[int, ...]]:
     cells = spec.local_map.cells
     return {
         "scan_m": (spec.lidar.beams,),
+        "flow_mps": (spec.lidar.beams, 2),
         "local_map": (len(LOCAL_MAP_CHANNELS), cells, cells),
         "goal_base_m": (2,),
         "waypoints_base_m": (len(WAYPOINT_LOOKAHEADS_M), 2),
         "twist_base": (3,),
         "tilt_rad": (2,),
         "last_command": (3,),
+        "robot": (ROBOT_SIZE,),
         "present": (len(MODALITIES),),
     }
 

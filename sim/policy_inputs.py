@@ -54,7 +54,7 @@ class CompiledInputs:
 
         self._tracker = BatchTracker(spec, 1, config)
         self._out = empty_policy_input(spec, 1)
-        self._made = {name: self._out[name] for name in ("local_map", "goal_base_m", "waypoints_base_m")}
+        self._made = {name: self._out[name] for name in ("flow_mps", "local_map", "goal_base_m", "waypoints_base_m")}
         self._nothing = np.zeros((1, spec.lidar.beams), np.float32)
         self._world = np.zeros(1, np.int64)
         self._mapped = False
@@ -70,17 +70,19 @@ class CompiledInputs:
         # beams of length 0 see nothing, so that the map only grows, as it does without a scan
         beams = self._nothing if scan is None else scan[None]
         pose, goal = observation.pose_odom_base[None], observation.goal_odom_m[None]
-        self._tracker.update(beams, pose, goal)
+        self._tracker.update(beams, pose, goal, has_scan=np.array([scan is not None]))
         self._tracker.policy_input(pose, goal, self._made)
         self._mapped = self._mapped or scan is not None
         return {
             "scan_m": beams[0].copy(),
+            "flow_mps": self._out["flow_mps"][0].copy(),
             "local_map": self._out["local_map"][0].copy() if self._mapped else np.zeros_like(self._out["local_map"][0]),
             "goal_base_m": self._out["goal_base_m"][0].copy(),
             "waypoints_base_m": self._out["waypoints_base_m"][0].copy(),
             "twist_base": observation.twist_base.copy(),
             "tilt_rad": observation.tilt_rad.copy(),
             "last_command": observation.last_command.copy(),
+            "robot": self._tracker.spec.dynamics,
             "present": np.array([scan is not None, self._mapped, 1.0, 1.0], np.float32),
         }
 

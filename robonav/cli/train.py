@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
 
@@ -35,19 +35,6 @@ class TrainArgs:
     """Every value of the preset can be overridden."""
 
 
-@dataclass(frozen=True)
-class SceneEnvironment:
-    """Makes environments of a scene preset; picklable, so that worker processes can use it."""
-
-    robot: str
-
-    def __call__(self, scene: str) -> Any:
-        """A Gymnasium environment."""
-        import sim
-
-        return sim.make_env(scene=scene, robot=self.robot)
-
-
 def main(argv: list[str]) -> int:
     """Entry point; 0 on success."""
     preset = _preset(argv)
@@ -57,16 +44,13 @@ def main(argv: list[str]) -> int:
     )
     spec = load_robot(args.config.robot)
 
-    import sim
+    from policies.registry import make_policy
     from robonav.learning.trainer import train
-    from sim.randomisation import load_randomisation
+    from sim.streams import StreamsOf
 
-    for scene in args.config.collect.scenes:
-        sim.load_scene(scene)  # an unknown scene is told before anything starts
-    for scene, randomisation in args.config.curriculum.presets:
-        sim.load_scene(scene)
-        load_randomisation(randomisation)
-    trainer = train(args.config, spec, SceneEnvironment(args.config.robot), args.out, args.resume)
+    presets = _known_scenes(args.config)
+    streams = StreamsOf(args.config.collect, args.config.robot, presets)
+    trainer = train(args.config, spec, streams, args.out, args.resume, expert=make_policy)
     _draw(args.out)
     c = trainer.counters
     success = f"{sum(c.greedy) / len(c.greedy):.2f}" if c.greedy else "no episode yet"
@@ -75,6 +59,24 @@ def main(argv: list[str]) -> int:
         f"success of the last {len(c.greedy)} greedy episodes: {success}; checkpoint: {args.out}/checkpoint.safetensors"
     )
     return 0
+
+
+def _known_scenes(config: TrainConfig) -> tuple[str, ...]:
+    """The scene presets of a run; an unknown one, or another preset, is told before anything starts."""
+    import sim
+    from sim.randomisation import load_randomisation
+    from sim.sensor_config import load_sensors
+
+    collect, levels = config.collect, config.curriculum.presets
+    scenes = dict.fromkeys([scene for scene, _ in levels] or collect.scenes)
+    for scene in scenes:
+        sim.load_scene(scene)
+    for randomisation in dict.fromkeys([*(name for _, name in levels), collect.randomisation]):
+        load_randomisation(randomisation)
+    load_sensors(collect.sensors)
+    for robot in collect.robots:
+        load_robot(robot)
+    return tuple(scenes)
 
 
 def _draw(run: Path) -> None:

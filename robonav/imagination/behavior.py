@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from robonav.config import require_at_least
 from robonav.errors import ConfigError, explain
 from robonav.types import ACTION_SIZE
+from robonav.world_model.heads import require_bins
 from robonav.world_model.model import WorldModel, WorldModelState
 from robonav.world_model.nets import TwoHotHead, mlp
 
@@ -52,6 +54,13 @@ class BehaviorConfig:
     """Weight of the value loss on replayed sequences."""
     return_decay: float = 0.99
     """Decay of the running range of returns."""
+    value_bins: int = 127
+    """Bins of the critic; 63 round values up to 2 by less than 0.004 and cost half."""
+    actor_gradient: Literal["reinforce", "dynamics"] = "reinforce"
+    """How the actor learns: from the likelihood of what it did, weighted by advantage, or by backpropagation of the
+    returns through the dream."""
+    rare_share: float = 0.0
+    """Share of the dreams that start shortly before a collision or near miss, in sequences that hold one."""
 
     def __post_init__(self) -> None:
         """Checks ranges.
@@ -60,7 +69,8 @@ class BehaviorConfig:
             ConfigError: with the name of the value that does not fit.
         """
         require_at_least(self, {"hidden": 1, "layers": 1, "horizon": 1, "dreams": 1, "min_std": 0, "entropy": 0})
-        for name in ("discount", "lambda_", "slow_decay", "return_decay"):
+        require_bins("value_bins", self.value_bins)
+        for name in ("discount", "lambda_", "slow_decay", "return_decay", "rare_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(explain(name, "a number from 0 to 1", getattr(self, name)))
         if self.max_std < self.min_std:
@@ -75,7 +85,11 @@ class Normal(NamedTuple):
 
     def sample(self) -> Tensor:
         """(..., A), without gradient."""
-        return (self.mean + self.std * torch.randn_like(self.mean)).detach()
+        return self.rsample().detach()
+
+    def rsample(self) -> Tensor:
+        """(..., A) as a function of mean and standard deviation, with its gradient (reparameterised)."""
+        return self.mean + self.std * torch.randn_like(self.mean)
 
     def log_prob(self, action: Tensor) -> Tensor:
         """(...) log density."""
@@ -114,22 +128,39 @@ class Dream(NamedTuple):
     actions: Tensor  # (L, N, A) as sampled; the world gets them clipped to [-1, 1]
 
 
-@torch.no_grad()
-def dream(model: WorldModel, actor: Actor, state: WorldModelState, latent: Tensor, horizon: int) -> Dream:
+@contextmanager
+def frozen(*modules: nn.Module) -> Iterator[None]:
+    """Inside, gradients pass through the modules to what they read, and none is kept for their parameters."""
+    learned = [p for module in modules for p in module.parameters() if p.requires_grad]
+    try:
+        for p in learned:
+            p.requires_grad_(False)
+        yield
+    finally:
+        for p in learned:
+            p.requires_grad_(True)
+
+
+def dream(
+    model: WorldModel, actor: Actor, state: WorldModelState, latent: Tensor, horizon: int, differentiable: bool = False
+) -> Dream:
     """Rolls the prior forward under the actor.
 
     Args:
         state: (N, ...) memory before the start's latent; latent: (N, G * C) the start's z_t.
+        differentiable: keeps the graph from the features back to the actor (straight through the sampled latents);
+            the model is frozen in it.
     """
-    features, actions = [model.features(state.memory, latent)], []
-    for _ in range(horizon):
-        sampled = actor(features[-1]).sample()
-        action = sampled.clamp(-1, 1)
-        state = model.advance(state, latent, action)
-        latent = model.sample(model.prior(state.memory, latent, action))
-        features.append(model.features(state.memory, latent))
-        actions.append(sampled)  # the likelihood of clipped actions would push the mean outwards
-    return Dream(torch.stack(features), torch.stack(actions))
+    with frozen(model), torch.set_grad_enabled(differentiable):
+        features, actions = [model.features(state.memory, latent)], []
+        for _ in range(horizon):
+            sampled = actor(features[-1]).rsample()
+            action = sampled.clamp(-1, 1)
+            state = model.advance(state, latent, action)
+            latent = model.sample(model.prior(state.memory, latent, action))
+            features.append(model.features(state.memory, latent))
+            actions.append(sampled)  # the likelihood of clipped actions would push the mean outwards
+        return Dream(torch.stack(features), torch.stack(actions))
 
 
 def lambda_returns(reward: Tensor, proceed: Tensor, value: Tensor, discount: float, lambda_: float) -> Tensor:
@@ -156,7 +187,7 @@ class Behavior(nn.Module):
         super().__init__()
         self.config = config
         self.actor = Actor(features, config)
-        self.critic = TwoHotHead(features, config.hidden, config.layers)
+        self.critic = TwoHotHead(features, config.hidden, config.layers, config.value_bins)
         self.slow_critic = copy.deepcopy(self.critic).requires_grad_(False)
         self.register_buffer("return_range", torch.zeros(()))
 
@@ -171,23 +202,31 @@ class Behavior(nn.Module):
         for slow, fast in zip(self.slow_critic.parameters(), self.critic.parameters(), strict=True):
             slow.lerp_(fast, 1 - self.config.slow_decay)
 
+    def dream(self, model: WorldModel, state: WorldModelState, latent: Tensor) -> Dream:
+        """A dream as `losses` needs it; see `dream`."""
+        return dream(model, self.actor, state, latent, self.config.horizon, self.config.actor_gradient == "dynamics")
+
     def losses(self, model: WorldModel, dreamt: Dream) -> dict[str, Tensor]:
-        """REINFORCE with normalised advantages for the actor, two-hot lambda returns for the critic."""
+        """What the actor gains by likelihood or by dynamics (`BehaviorConfig.actor_gradient`), and the critic's loss.
+
+        The critic learns two-hot lambda returns. Neither loss keeps a gradient for the world model.
+        """
         c = self.config
+        through = c.actor_gradient == "dynamics"
         f = dreamt.features
-        with torch.no_grad():
-            reward = model.reward.mean(f)
+        with frozen(model, self.critic), torch.set_grad_enabled(through):
             proceed = torch.sigmoid(model.proceed(f).squeeze(-1))
-            slow_value = self.slow_critic.mean(f)
-        logits = self.critic(f[:-1])
-        with torch.no_grad():
             value = self.critic.mean(f)
-            returns = lambda_returns(reward, proceed, value, c.discount, c.lambda_)
+            returns = lambda_returns(model.reward.mean(f), proceed, value, c.discount, c.lambda_)
+        f = f.detach()
+        with torch.no_grad():
+            slow_value = self.slow_critic.mean(f)
             weight = torch.cumprod(c.discount * proceed[:-1], dim=0) / c.discount
             scale = self._scale(returns)
-            advantage = (returns - value[:-1]) / scale
         policy: Normal = self.actor(f[:-1])
-        gain = policy.log_prob(dreamt.actions) * advantage + c.entropy * policy.entropy()
+        gain = returns if through else policy.log_prob(dreamt.actions) * (returns - value[:-1])
+        gain = gain / scale + c.entropy * policy.entropy()
+        logits, returns = self.critic(f[:-1]), returns.detach()
         critic = self.critic.loss(logits, returns) + c.slow_weight * self.critic.loss(logits, slow_value[:-1])
         return {
             "actor": -(weight * gain).mean(),
@@ -219,7 +258,7 @@ class Behavior(nn.Module):
     @torch.no_grad()
     def _scale(self, returns: Tensor) -> Tensor:
         """max(1, range from the 5th to the 95th percentile), averaged over updates."""
-        low, high = torch.quantile(returns.flatten(), torch.tensor([0.05, 0.95], device=returns.device))
+        low, high = torch.quantile(returns.flatten(), returns.new_tensor([0.05, 0.95]))
         first = self.return_range == 0
         decay = torch.where(first, torch.zeros_like(low), torch.full_like(low, self.config.return_decay))
         self.return_range.copy_(decay * self.return_range + (1 - decay) * (high - low))

@@ -25,8 +25,8 @@ class CandidateDreams(nn.Module):
 
     def forward(
         self, start: WorldModelState, latent: Tensor, wanted: Tensor, jitter: Tensor, gumbel: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Actions and scores of the candidates.
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Actions, scores and disagreement of the candidates.
 
         Args:
             start: (1, ...) memory before the latent.
@@ -36,14 +36,16 @@ class CandidateDreams(nn.Module):
             gumbel: (L, K, S, C) standard Gumbel noise of the latents.
 
         Returns:
-            (K, L, A) actions, and (K,) the discounted imagined rewards with the critic's value of the last state.
+            (K, L, A) actions; (K,) the discounted imagined rewards with the critic's value of the last state; and (K,)
+            how far the priors disagree over the horizon, 0 to 1: the mean over its steps, each weighted like its
+            reward, so that what would come after an end does not count.
         """
         model, behavior = self.agent.model, self.agent.behavior
         count, horizon, own = wanted.shape[0], wanted.shape[1], jitter.shape[0]
         state = WorldModelState(*map_state(lambda x: x.expand(count, *x.shape[1:]), start))
         latent = latent.expand(count, -1)
         features = model.features(state.memory, latent)
-        score, weight = wanted.new_zeros(count), wanted.new_ones(count)
+        score, weight, doubt = wanted.new_zeros(count), wanted.new_ones(count), wanted.new_zeros(count)
         actions = []
         for t in range(horizon):
             action = wanted[own:, t]
@@ -51,26 +53,32 @@ class CandidateDreams(nn.Module):
                 policy = behavior.actor(features[:own])
                 action = torch.cat([(policy.mean + policy.std * jitter[:, t]).clamp(-1, 1), action])
             state = model.advance(state, latent, action)
-            latent = model.sample_with(model.prior(state.memory, latent, action), gumbel[t])
+            prior = model.prior(state.memory, latent, action)
+            doubt = doubt + weight * model.disagreement(state.memory, latent, action, prior)
+            latent = model.sample_with(prior, gumbel[t])
             features = model.features(state.memory, latent)
             score = score + weight * model.reward.mean(features)
             weight = weight * behavior.config.discount * torch.sigmoid(model.proceed(features).squeeze(-1))
             actions.append(action)
-        return torch.stack(actions, 1), score + weight * behavior.critic.mean(features)
+        return torch.stack(actions, 1), score + weight * behavior.critic.mean(features), doubt / horizon
 
 
 class TorchImagination:
-    """`CandidateDreams` from one state of an agent, on arrays."""
+    """`CandidateDreams` from one state of an agent, on arrays.
 
-    def __init__(self, agent: Agent, state: AgentState) -> None:
-        self._dreams, self._state = CandidateDreams(agent), state
+    Args:
+        disagreement_weight: what full disagreement of the priors takes off a score, in units of return.
+    """
+
+    def __init__(self, agent: Agent, state: AgentState, disagreement_weight: float = 0.0) -> None:
+        self._dreams, self._state, self._weight = CandidateDreams(agent), state, disagreement_weight
         self.noise_shape = (agent.model.config.sampled_groups, agent.model.config.classes)
 
     @torch.no_grad()
     def __call__(
         self, wanted: NDArray[np.float32], jitter: NDArray[np.float32], gumbel: NDArray[np.float32]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """See `CandidateDreams.forward`."""
+        """Actions (K, L, A) and scores (K,), less what disagreement takes off; see `CandidateDreams.forward`."""
         noise = (torch.from_numpy(array) for array in (wanted, jitter, gumbel))
-        actions, scores = self._dreams(self._state.world, self._state.latent, *noise)
-        return actions.numpy(), scores.numpy()
+        actions, scores, doubt = self._dreams(self._state.world, self._state.latent, *noise)
+        return actions.numpy(), (scores - self._weight * doubt).numpy()

@@ -1,7 +1,8 @@
 """Checkpoints in safetensors: the weights that are evaluated and exported, and the training state that resumes exactly.
 
 A run folder holds ``checkpoint.safetensors`` (averaged weights, with the agent's config, the robot and the budget as
-metadata) and ``resume.safetensors`` (everything else that the next update depends on). Both are replaced whole.
+metadata) and ``resume.safetensors`` (everything else that the next update depends on), and ``best.safetensors``, of the
+form of the first, where development scenes are evaluated. All are replaced whole.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from robonav.types import RobotSpec
 FORMAT = "robonav-checkpoint-1"
 WEIGHTS_FILE = "checkpoint.safetensors"
 RESUME_FILE = "resume.safetensors"
+BEST_FILE = "best.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,7 @@ class Checkpoint:
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
     """Writes tensors and JSON-able metadata, whole or not at all."""
-    kept = {name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}
+    kept = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
     with atomic_path(path) as aside:
         text = {name: json.dumps(value) for name, value in metadata.items()}
         try:
@@ -85,7 +87,11 @@ def load_agent(path: str | Path) -> Checkpoint:
         CheckpointError: missing, damaged, or written with another configuration.
     """
     file = checkpoint_path(path)
-    tensors, metadata = load_tensors(file)
+    return rebuild_agent(*load_tensors(file), file)
+
+
+def rebuild_agent(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], file: Path) -> Checkpoint:
+    """`load_agent` of what was read from `file` already."""
     if "agent" not in metadata or "robot" not in metadata:
         raise CheckpointError(explain(str(file), "an agent's weights", "another kind of checkpoint"))
     spec = from_mapping(RobotSpec, metadata["robot"], f"{file}: robot")

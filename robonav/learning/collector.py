@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import multiprocessing as mp
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import cv2
-import gymnasium as gym
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -25,15 +24,14 @@ from torch import Tensor
 
 from robonav.errors import RobonavError
 from robonav.imagination.agent import Agent, AgentConfig
-from robonav.learning.config import CollectConfig
-from robonav.learning.curriculum import CurriculumConfig, choose
-from robonav.learning.replay import Arrays
+from robonav.learning.config import CollectConfig, KickstartConfig
+from robonav.learning.curriculum import Choice, CurriculumConfig, choose
+from robonav.learning.experts import ExpertFactory, Experts
+from robonav.learning.streams import Arrays, Coming, StreamsFactory
 from robonav.types import ACTION_SIZE, RobotSpec, policy_input_shapes
 
-EnvFactory = Callable[[str], gym.Env[Any, Any]]
-"""Makes an environment of a scene preset; must be picklable."""
-
 SEEDS_PER_STREAM = 1_000_000
+_SALT = 0x7363656E  # keeps the draw of the scene's preset apart from the scene's own
 SMOOTHING = 0.9  # of the random commands that fill replay at first
 
 
@@ -46,6 +44,8 @@ class EpisodeResult:
     reward: float
     steps: int
     level: int = 0  # of the curriculum
+    scene: str = ""  # preset
+    expert: bool = False  # whether the expert drove
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,16 +59,20 @@ class WorkerConfig:
     spec: RobotSpec
     episodes: tuple[int, ...]  # episodes started so far, a stream
     curriculum: CurriculumConfig = field(default_factory=CurriculumConfig)
+    kickstart: KickstartConfig = field(default_factory=KickstartConfig)
+    expert: ExpertFactory | None = None
 
 
 class Collector:
-    """The environments of one worker, stepped together; also usable without a process."""
+    """The streams of one worker, stepped together; also usable without a process."""
 
-    def __init__(self, config: WorkerConfig, env_factory: EnvFactory) -> None:
+    def __init__(self, config: WorkerConfig, factory: StreamsFactory) -> None:
         self.config = config
         c = config.collect
-        scenes = [c.scenes[i % len(c.scenes)] for i in range(c.envs)]
-        self.envs = [env_factory(scene) for scene in scenes]
+        self.streams = factory(config.index, c.envs)
+        self.experts = None
+        if config.kickstart.streams and config.expert is not None:
+            self.experts = Experts(config.kickstart, config.expert, self.streams, c.envs)
         with torch.random.fork_rng(devices=[]):  # in one process with the learner, its random state stays as it is
             self.agent = Agent(config.agent, config.spec).eval().requires_grad_(False)
         self.greedy = np.arange(c.envs) >= c.envs - c.greedy_envs
@@ -79,40 +83,51 @@ class Collector:
     def restart(self) -> None:
         """Abandons all episodes; the next step of every stream starts a new one."""
         n = self.config.collect.envs
-        self.fresh = [True] * n
-        self.now: list[dict[str, Any]] = [{} for _ in range(n)]
+        self.fresh = True
+        self.now: Arrays = {"reward": np.zeros(n, np.float32), "first": np.ones(n, np.float32)}
+        self.now |= {"terminal": np.zeros(n, np.float32), "event": np.zeros(n, np.uint8)}
+        self.ended = np.zeros(n, np.bool_)
         self.totals = np.zeros((n, 2))
         self.level = 0  # the curriculum's current one
-        self.levels = [0] * n  # of the episodes under way
+        self.choices = [Choice(0, "", "")] * n  # of the episodes under way
         self.state = self.agent.initial_state(n)
         self.last_action = np.zeros((n, ACTION_SIZE), np.float32)
 
-    def _reset(self, i: int) -> dict[str, Any]:
-        stream = self.config.index * self.config.collect.envs + i
-        seed = (self.config.seed % 500 + 1) * SEEDS_PER_STREAM + stream * 10_000 + self.episodes[i] % 10_000
+    def _begin(self, i: int) -> None:
+        """Announces the next episode of stream i."""
+        config = self.config
+        stream = config.index * config.collect.envs + i
+        seed = (config.seed % 500 + 1) * SEEDS_PER_STREAM + stream * 10_000 + self.episodes[i] % 10_000
         self.episodes[i] += 1
-        options = None
-        if self.config.curriculum:
-            self.levels[i], preset, randomisation = choose(self.config.curriculum, self.level, seed)
-            options = {"preset": preset, "randomisation": randomisation}
-        observation, _ = self.envs[i].reset(seed=seed, options=options)
-        self.totals[i] = 0
-        return {"observation": observation, "reward": 0.0, "first": 1.0, "terminal": 0.0, "last": False}
+        curriculum = config.curriculum
+        if curriculum:
+            self.choices[i] = choose(curriculum, self.level, seed)
+        else:
+            scenes = config.collect.scenes
+            self.choices[i] = Choice(0, scenes[int(np.random.default_rng([seed, _SALT]).integers(len(scenes)))], "")
+        self.streams.begin(i, Coming(seed, self.choices[i].scene, self.choices[i].randomisation))
+        if self.experts is not None:
+            self.experts.begin(i, seed)
 
-    def _advance(self, i: int, action: NDArray[np.float32], results: list[EpisodeResult]) -> None:
-        observation, reward, terminated, truncated, info = self.envs[i].step(action)
-        self.totals[i] += float(reward), 1
-        last = bool(terminated or truncated)
-        if last:
-            greedy = bool(self.greedy[i])
+    def _advance(self, action: NDArray[np.float32], results: list[EpisodeResult]) -> None:
+        """One step of all streams; those whose last observation was recorded start their next episode."""
+        for i in np.flatnonzero(self.ended).tolist():
+            self._begin(i)
+        moved = self.streams.step(action)
+        self.totals[moved.first] = 0
+        self.totals[~moved.first] += np.stack([moved.reward, np.ones_like(moved.reward)], -1)[~moved.first]
+        self.ended = moved.terminated | moved.truncated
+        for i in np.flatnonzero(self.ended).tolist():
             total, steps = self.totals[i].tolist()
-            results.append(EpisodeResult(info["outcome"], greedy, total, int(steps), self.levels[i]))
-        self.now[i] = {
-            "observation": observation,
-            "reward": float(reward),
-            "first": 0.0,
-            "terminal": float(terminated),
-            "last": last,
+            level, scene, _ = self.choices[i]
+            outcome = str(moved.outcomes[i])
+            expert = self.experts is not None and bool(self.experts.drives[i])
+            results.append(EpisodeResult(outcome, bool(self.greedy[i]), total, int(steps), level, scene, expert))
+        self.now = {
+            "reward": moved.reward,
+            "first": moved.first.astype(np.float32),
+            "terminal": moved.terminated.astype(np.float32),
+            "event": moved.events,
         }
 
     def collect(
@@ -135,24 +150,25 @@ class Collector:
         torch.manual_seed(int(rng.integers(2**31)))
         if weights is not None:
             self.agent.load_state_dict(dict(weights))
+        if self.fresh:
+            for i in range(n):
+                self._begin(i)
+            self.streams.restart()
+            self.fresh = False
         noise = torch.tensor(1.0 - self.greedy, dtype=torch.float32)
-        rows: list[dict[str, NDArray[Any]]] = []
+        rows: list[Arrays] = []
         results: list[EpisodeResult] = []
         for _ in range(steps):
-            for i in range(n):
-                if self.fresh[i]:
-                    self.now[i], self.fresh[i] = self._reset(i), False
-            inputs = {k: np.stack([now["observation"][k] for now in self.now]) for k in self.names}
-            first = np.array([now["first"] for now in self.now], np.float32)
+            inputs = {name: values.copy() for name, values in self.streams.observations().items() if name in self.names}
+            first = self.now["first"]
             action = self._random_action(rng) if weights is None else self._policy_action(inputs, first, noise)
+            labels, labelled = np.zeros_like(action), np.zeros(n, np.float32)
+            if self.experts is not None:
+                labels, labelled = self.experts.actions(n)
+                action = np.where(self.experts.drives[:, None], labels, action)
             self.last_action = action
-            scalars = {k: np.array([now[k] for now in self.now], np.float32) for k in ("reward", "first", "terminal")}
-            rows.append({**inputs, **scalars, "action": action})
-            for i in range(n):
-                if self.now[i]["last"]:  # its last observation is recorded now
-                    self.fresh[i] = True
-                else:
-                    self._advance(i, action[i], results)
+            rows.append({**inputs, **self.now, "action": action, "label": labels, "labelled": labelled})
+            self._advance(action, results)
         chunk = {k: np.stack([row[k] for row in rows], axis=1) for k in rows[0]}
         return chunk, results, self.episodes
 
@@ -171,18 +187,17 @@ class Collector:
         return step.action.numpy()
 
     def close(self) -> None:
-        """Closes the environments."""
-        for env in self.envs:
-            env.close()
+        """Closes the streams."""
+        self.streams.close()
 
 
-def _work(connection: Connection, config: WorkerConfig, env_factory: EnvFactory) -> None:
+def _work(connection: Connection, config: WorkerConfig, factory: StreamsFactory) -> None:
     """A worker's life: answers requests until it is told to stop or the learner is gone."""
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     collector: Collector | None = None
     try:
-        collector = Collector(config, env_factory)
+        collector = Collector(config, factory)
         while (request := connection.recv()) is not None:
             if request == "restart":
                 collector.restart()
@@ -206,13 +221,13 @@ def _work(connection: Connection, config: WorkerConfig, env_factory: EnvFactory)
 class CollectorPool:
     """Worker processes; `request` starts a chunk in all of them, `receive` waits for it."""
 
-    def __init__(self, configs: list[WorkerConfig], env_factory: EnvFactory) -> None:
+    def __init__(self, configs: list[WorkerConfig], factory: StreamsFactory) -> None:
         context = mp.get_context("spawn")
         self.connections: list[Connection] = []
         self.processes = []
         for config in configs:
             ours, theirs = context.Pipe()
-            process = context.Process(target=_work, args=(theirs, config, env_factory), daemon=True)
+            process = context.Process(target=_work, args=(theirs, config, factory), daemon=True)
             process.start()
             theirs.close()
             self.connections.append(ours)
@@ -281,8 +296,8 @@ class CollectorPool:
 class InProcessPool:
     """The same interface without processes, for tests and debugging."""
 
-    def __init__(self, configs: list[WorkerConfig], env_factory: EnvFactory) -> None:
-        self.collectors = [Collector(config, env_factory) for config in configs]
+    def __init__(self, configs: list[WorkerConfig], factory: StreamsFactory) -> None:
+        self.collectors = [Collector(config, factory) for config in configs]
         self._pending: list[tuple[Arrays, list[EpisodeResult], list[int]]] = []
 
     def request(self, iteration: int, steps: int, weights: Mapping[str, Tensor] | None, level: int = 0) -> None:

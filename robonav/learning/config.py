@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from robonav.config import require_at_least
 from robonav.errors import ConfigError, explain
 from robonav.imagination.agent import AgentConfig
 from robonav.learning.curriculum import CurriculumConfig
+from robonav.learning.replay import ReplayConfig
+
+DEVELOPMENT_SEEDS_FROM = 900_000_000  # above those of training, below those of evaluation suites
+DEVELOPMENT_EPISODES = 10_000
+MAX_DEVELOPMENT_SEED = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,13 +21,26 @@ class CollectConfig:
     """How experience is gathered."""
 
     workers: int = 1
-    """Processes that simulate."""
+    """Processes that simulate; 0 simulates in the learner's own process, which is slower and easy to debug. The result
+    is that of one worker."""
     envs: int = 8
     """Environments a worker."""
     steps: int = 32
     """Steps of every environment an iteration."""
     scenes: tuple[str, ...] = ("rooms",)
-    """Scene presets, dealt out to the environments in turn; a curriculum takes their place."""
+    """Scene presets, one of which is drawn for each episode; a curriculum takes their place."""
+    simulator: Literal["kinematic", "analytic"] = "kinematic"
+    """PyBullet, or the compiled batch of worlds, which is many times faster."""
+    robots: tuple[str, ...] = ()
+    """Robots dealt out to the environments in turn; the run's own if empty. Their sensors must be the same."""
+    imperfect: float = 0.0
+    """Share of the environments whose sensors and actuation err as `sensors` and `randomisation` say."""
+    sensors: str = "real"
+    """Preset in configs/sensors of the imperfect environments."""
+    randomisation: str = "sim2real"
+    """Preset in configs/randomisation of the imperfect environments."""
+    pool: int = 0
+    """Scenes a preset and worker that come again and again in the analytic simulator; 0 draws new ones without end."""
     greedy_envs: int = 1
     """Environments a worker, the last ones, that act on the actor's mean; they measure success."""
     prefill: int = 4096
@@ -33,11 +52,98 @@ class CollectConfig:
         Raises:
             ConfigError: with the name of the value that does not fit.
         """
-        require_at_least(self, {"workers": 1, "envs": 1, "steps": 1, "greedy_envs": 0, "prefill": 0})
+        require_at_least(self, {"workers": 0, "envs": 1, "steps": 1, "greedy_envs": 0, "prefill": 0})
+        if not 0 <= self.imperfect <= 1:
+            raise ConfigError(explain("imperfect", "a share from 0 to 1", self.imperfect))
         if not self.scenes:
             raise ConfigError(explain("scenes", "at least one scene preset", "none"))
         if self.greedy_envs > self.envs:
             raise ConfigError(explain("greedy_envs", f"at most envs = {self.envs}", self.greedy_envs))
+
+
+@dataclass(frozen=True, slots=True)
+class KickstartConfig:
+    """A classical expert beside the agent, and how much of the learning is its own."""
+
+    streams: int = 0
+    """Environments a worker, the first ones, in which the expert says what it would do; 0 for none."""
+    policy: str = "dwa-tracking"
+    """Preset in configs/policies."""
+    drive: float = 0.5
+    """Share of their episodes in which the expert drives; in the others the agent does (DAgger)."""
+    weight: float = 1.0
+    """Weight of the actor's pull towards the expert, at first."""
+    final: float = 0.1
+    """Weight at the end."""
+    fade: int = 3000
+    """Updates over which the weight fades, from the actor's first on."""
+
+    def __post_init__(self) -> None:
+        """Checks ranges.
+
+        Raises:
+            ConfigError: with the name of the value that does not fit.
+        """
+        require_at_least(self, {"streams": 0, "weight": 0, "final": 0, "fade": 1, "drive": 0})
+        if self.drive > 1:
+            raise ConfigError(explain("kickstart.drive", "a share from 0 to 1", self.drive))
+
+    def weight_at(self, updates: int) -> float:
+        """Weight after so many updates of the actor."""
+        return self.final + (self.weight - self.final) * (1.0 - min(max(updates / self.fade, 0.0), 1.0))
+
+
+@dataclass(frozen=True, slots=True)
+class SensorLossConfig:
+    """Sensors that fail in what is replayed, so that the agent learns to do without."""
+
+    share: float = 0.0
+    """Share of the replayed sequences in which something fails."""
+    sector: float = 0.4
+    """Of these, the share in which the lidar is blind in a sector from the first step on."""
+    scan: float = 0.3
+    """Of these, the share in which the whole lidar fails at some step."""
+    local_map: float = 0.15
+    """Of these, the share in which the local map fails at some step; in the rest it is the body's state."""
+
+    def __post_init__(self) -> None:
+        """Checks ranges.
+
+        Raises:
+            ConfigError: with the name of the value that does not fit.
+        """
+        require_at_least(self, dict.fromkeys(("share", "sector", "scan", "local_map"), 0))
+        if self.share > 1 or self.sector + self.scan + self.local_map > 1 + 1e-9:
+            raise ConfigError(explain("sensor_loss", "shares that add up to at most 1", self))
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationConfig:
+    """Measuring the averaged weights on fixed development scenes while the run goes on."""
+
+    every: int = 0
+    """Updates from one evaluation to the next, at the first checkpoint after them; 0 never evaluates."""
+    episodes: int = 64
+    """Episodes of an evaluation, simulated together; they are dealt out over the run's scenes and robots."""
+    seed: int = 0
+    """Chooses the development scenes; training never sees them, and neither does a table of results."""
+
+    def __post_init__(self) -> None:
+        """Checks ranges.
+
+        Raises:
+            ConfigError: with the name of the value that does not fit.
+        """
+        require_at_least(self, {"every": 0, "episodes": 1, "seed": 0})
+        if self.seed >= MAX_DEVELOPMENT_SEED or self.episodes > DEVELOPMENT_EPISODES:
+            want = f"a seed below {MAX_DEVELOPMENT_SEED} and at most {DEVELOPMENT_EPISODES} episodes"
+            raise ConfigError(explain("evaluation", want, f"{self.seed} and {self.episodes}"))
+
+    @property
+    def seeds(self) -> list[int]:
+        """Of the episodes."""
+        start = DEVELOPMENT_SEEDS_FROM + self.seed * DEVELOPMENT_EPISODES
+        return list(range(start, start + self.episodes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +188,8 @@ class TrainConfig:
     collect: CollectConfig = field(default_factory=CollectConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     curriculum: CurriculumConfig = field(default_factory=CurriculumConfig)
+    kickstart: KickstartConfig = field(default_factory=KickstartConfig)
+    sensor_loss: SensorLossConfig = field(default_factory=SensorLossConfig)
     batch: int = 16
     """Sequences an update."""
     length: int = 64
@@ -95,12 +203,22 @@ class TrainConfig:
     """Updates while the workers gather one chunk."""
     replay_steps: int = 200_000
     """Steps that replay holds."""
+    replay_on_disk: bool = False
+    """Keeps replay in the run's folder, memory-mapped, and not in memory and in every checkpoint."""
+    replay: ReplayConfig = field(default_factory=ReplayConfig)
     checkpoint_every: int = 300
     """Updates between checkpoints."""
     max_minutes: float = 0.0
     """Stops after that many minutes; 0 means no limit."""
     threads: int = 1
     """Threads of the learner."""
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    device: Literal["cpu", "cuda", "auto"] = "cpu"
+    """Where the learner computes; "auto" is CUDA where there is one. Collectors stay on the processor."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of matrix products; bfloat16 by autocast, with weights, states and what becomes a loss in float32."""
+    compile: bool = False
+    """Compiles observation, loss and dream for the batch's fixed shapes, which takes minutes at the start."""
 
     def __post_init__(self) -> None:
         """Checks ranges and relations.
@@ -117,6 +235,11 @@ class TrainConfig:
             raise ConfigError(explain("checkpoint_every", multiple, self.checkpoint_every))
 
     @property
+    def replay_slack(self) -> int:
+        """Steps of a stream that may be added between two checkpoints."""
+        return (self.checkpoint_every // self.updates_per_iteration + 1) * self.collect.steps
+
+    @property
     def streams(self) -> int:
         """Environments in all."""
-        return self.collect.workers * self.collect.envs
+        return max(self.collect.workers, 1) * self.collect.envs

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import copy
-import csv
-import math
 import time
+import warnings
 from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
-from tqdm import tqdm
 
 from robonav.config import package_versions, source_revision, to_mapping
 from robonav.errors import CheckpointError, RobonavError
-from robonav.files import write_json_atomic, write_text_atomic
+from robonav.files import write_json_atomic
 from robonav.imagination.agent import Agent
-from robonav.imagination.behavior import dream
+from robonav.imagination.imitation import imitation_loss
+from robonav.imagination.starts import dream_starts
+from robonav.learning.augment import lose_sensors
 from robonav.learning.checkpoint import (
     RESUME_FILE,
     WEIGHTS_FILE,
@@ -33,17 +32,23 @@ from robonav.learning.checkpoint import (
     save_agent,
     save_tensors,
 )
-from robonav.learning.collector import CollectorPool, EnvFactory, EpisodeResult, WorkerConfig
+from robonav.learning.collector import CollectorPool, EpisodeResult, WorkerConfig
 from robonav.learning.config import TrainConfig
 from robonav.learning.curriculum import CurriculumState, Result, after
-from robonav.learning.replay import Arrays, Replay
+from robonav.learning.experts import ExpertFactory
+from robonav.learning.replay import Replay
+from robonav.learning.replay_events import COLLISION, NEAR_MISS
+from robonav.learning.runlog import RunLog, mean
+from robonav.learning.streams import Arrays, StreamsFactory
 from robonav.planning.situation import SituationConfig
 from robonav.ssm.state import map_state
 from robonav.types import RobotSpec
 from robonav.world_model.encoders import with_patches
-from robonav.world_model.model import Sequence
+from robonav.world_model.model import Sequence, WorldModel
 
 WINDOW = 100  # episodes over which success is averaged
+ROLLBACKS_MAX = 5
+REPLAY_FOLDER = "replay"
 
 
 class Pool(Protocol):
@@ -66,49 +71,94 @@ class Counters:
     episodes: list[int] = field(default_factory=list)  # started so far, a stream
     sampled: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOW))  # success of exploring episodes
     greedy: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOW))  # success of the actor's mean
+    by_scene: dict[str, deque[float]] = field(default_factory=dict)  # success of the agent's episodes, a preset
+    rollbacks: int = 0
     curriculum: CurriculumState = field(default_factory=CurriculumState)
+
+    def count(self, results: Iterable[EpisodeResult]) -> None:
+        """Takes in episodes that the agent played."""
+        for result in results:
+            won = float(result.outcome == "success")
+            (self.greedy if result.greedy else self.sampled).append(won)
+            self.by_scene.setdefault(result.scene, deque(maxlen=WINDOW)).append(won)
 
     def mapping(self) -> dict[str, Any]:
         """JSON-able."""
         windows = {"sampled": list(self.sampled), "greedy": list(self.greedy)}
-        return {**vars(self), **windows, "curriculum": self.curriculum.mapping()}
+        by_scene = {scene: list(window) for scene, window in self.by_scene.items()}
+        return {**vars(self), **windows, "by_scene": by_scene, "curriculum": self.curriculum.mapping()}
 
     @classmethod
     def of(cls, data: dict[str, Any]) -> Counters:
         """Inverse of `mapping`."""
         windows = {k: deque(data[k], maxlen=WINDOW) for k in ("sampled", "greedy")}
-        return cls(**{**data, **windows, "curriculum": CurriculumState.of(data.get("curriculum", {}))})
+        by_scene = {scene: deque(values, maxlen=WINDOW) for scene, values in data.get("by_scene", {}).items()}
+        curriculum = CurriculumState.of(data.get("curriculum", {}))
+        return cls(**{**data, **windows, "by_scene": by_scene, "curriculum": curriculum})
+
+
+class NotFiniteError(RobonavError):
+    """A loss or a gradient is NaN or infinite; nothing was changed by that step."""
 
 
 class Trainer:
     """Holds weights, optimisers, replay and random state of a run; `update` makes one update."""
 
-    def __init__(self, config: TrainConfig, spec: RobotSpec) -> None:
+    def __init__(self, config: TrainConfig, spec: RobotSpec, folder: Path | None = None) -> None:
+        """Everything anew; a replay on disk lies in `folder`."""
         self.config, self.spec = config, spec
         self.revision = source_revision()
         torch.manual_seed(config.seed)
         self.rng = np.random.default_rng(config.seed)
         self.agent = Agent(config.agent, spec)
         self.average = copy.deepcopy(self.agent).requires_grad_(False)
-        self.model_optimizer = self._adamw(self.agent.model.parameters(), config.optimizer.model_lr)
-        self.behavior_optimizer = self._adamw(self.agent.behavior.trained_parameters(), config.optimizer.behavior_lr)
-        self.replay = Replay(spec, config.streams, max(config.length, config.replay_steps // config.streams))
+        self.model_optimizer = self._adamw(_groups(self.agent.model), config.optimizer.model_lr)
+        behaviour = [{"params": list(self.agent.behavior.trained_parameters())}]
+        self.behavior_optimizer = self._adamw(behaviour, config.optimizer.behavior_lr)
+        capacity = max(config.length, config.replay_steps // config.streams)
+        on_disk = folder / REPLAY_FOLDER if folder is not None and config.replay_on_disk else None
+        self.replay = Replay(spec, config.streams, capacity, on_disk, config.replay, config.replay_slack)
         self.counters = Counters(episodes=[0] * config.streams)
 
-    def _adamw(self, parameters: Iterator[torch.nn.Parameter], rate: float) -> torch.optim.AdamW:
+    def _adamw(self, groups: list[dict[str, Any]], rate: float) -> torch.optim.AdamW:
         decay = self.config.optimizer.weight_decay
-        return torch.optim.AdamW(parameters, lr=rate, weight_decay=decay, betas=(0.9, 0.99), fused=True)
+        return torch.optim.AdamW(groups, lr=rate, weight_decay=decay, betas=(0.9, 0.99), fused=True)
 
     # -- one update ----------------------------------------------------------------------------------------------
+
+    def safe_update(self, folder: Path) -> dict[str, float]:
+        """`update`; where a loss is not finite, the batch is kept and the weights go back to the last checkpoint.
+
+        Raises:
+            NotFiniteError: there is no checkpoint yet, or it happened too often.
+        """
+        self.last_batch: Arrays = {}
+        try:
+            return self.update()
+        except NotFiniteError as error:
+            self.counters.rollbacks += 1
+            if self.counters.rollbacks > ROLLBACKS_MAX or not (folder / RESUME_FILE).exists():
+                raise NotFiniteError(f"{error}; lower the learning rates") from None
+            kept = folder / f"not_finite_{self.counters.updates}.safetensors"
+            save_tensors(kept, {k: torch.from_numpy(v) for k, v in self.last_batch.items()}, {"error": str(error)})
+            self._load_learnt(folder / RESUME_FILE)
+            warnings.warn(f"{error}; back to the last checkpoint's weights, the batch is in {kept}", stacklevel=2)
+            return self.safe_update(folder)
 
     def update(self) -> dict[str, float]:
         """World model on a replayed batch, then actor and critic on dreams that start in it. Returns scalars."""
         c = self.config
-        arrays = self.replay.sample(self.rng, c.batch, c.length)
+        arrays = self.replay.sample(self.rng, c.batch, c.length, with_events=True)
+        events = arrays.pop("event")
+        if c.sensor_loss.share:
+            lose_sensors(arrays, self.rng, c.sensor_loss)
+        self.last_batch = arrays
         batch = {name: torch.from_numpy(values) for name, values in arrays.items()}
         batch = with_patches(batch, torch.float32)
         reward, terminal, first = batch["reward"], batch["terminal"], batch["first"]
-        dream_at = torch.from_numpy(self.rng.integers(c.length, size=(c.batch, c.agent.behavior.dreams)))
+        b, went_wrong = c.agent.behavior, events & (NEAR_MISS | COLLISION)
+        endings = (arrays["reward"], arrays["terminal"], arrays["first"])
+        dream_at = torch.from_numpy(dream_starts(self.rng, *endings, went_wrong, b.dreams, b.rare_share))
 
         model = self.agent.model
         sequence = model.observe(batch, batch["action"], first, dream_at)
@@ -118,25 +168,30 @@ class Trainer:
 
         behaved = {}
         if self.counters.updates >= c.behavior_start:
-            behaved = self._update_behavior(sequence, dream_at, reward, terminal, first)
+            behaved = self._update_behavior(sequence, dream_at, batch)
         self._follow_average()
         self.counters.updates += 1
         scalars = {**losses, "model": model_loss, **behaved}
         return {name: float(value.detach()) for name, value in scalars.items()}
 
-    def _update_behavior(
-        self, sequence: Sequence, dream_at: Tensor, reward: Tensor, terminal: Tensor, first: Tensor
-    ) -> dict[str, Tensor]:
-        """Actor and critic on dreams that start at `dream_at` (B, K), and the critic on the replayed sequences."""
+    def _update_behavior(self, sequence: Sequence, dream_at: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Actor and critic on dreams that start at `dream_at` (B, K), and both on the replayed sequences."""
         model, behavior = self.agent.model, self.agent.behavior
         rows = torch.arange(dream_at.shape[0])[:, None]
         latent = sequence.latent.detach()[rows, dream_at].flatten(0, 1)
         state = sequence.dream_states
         detached = map_state(Tensor.detach, state)
-        dreamt = dream(model, behavior.actor, detached, latent, self.config.agent.behavior.horizon)
+        dreamt = behavior.dream(model, detached, latent)
         losses = behavior.losses(model, dreamt)
-        losses["replay_value"] = behavior.replay_value_loss(sequence.features.detach(), reward, terminal, first)
+        features = sequence.features.detach()
+        losses["replay_value"] = behavior.replay_value_loss(
+            features, batch["reward"], batch["terminal"], batch["first"]
+        )
         total = losses["actor"] + losses["critic"] + losses["replay_value"]
+        if self.config.kickstart.streams:
+            weight = self.config.kickstart.weight_at(self.counters.updates - self.config.behavior_start)
+            losses["expert"] = imitation_loss(behavior.actor, features, batch["label"], batch["labelled"])
+            total = total + weight * losses["expert"]
         self._apply(self.behavior_optimizer, total, "behaviour")
         behavior.update_slow_critic()
         return losses
@@ -144,9 +199,7 @@ class Trainer:
     def _apply(self, optimizer: torch.optim.Optimizer, loss: Tensor, what: str) -> None:
         """One step of an optimiser, with warm-up and a clipped gradient."""
         if not torch.isfinite(loss):
-            raise RobonavError(
-                f"{what}: the loss is {float(loss.detach())} at update {self.counters.updates}; lower the rate"
-            )
+            raise NotFiniteError(f"{what}: the loss is {float(loss.detach())} at update {self.counters.updates}")
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         o = self.config.optimizer
@@ -154,7 +207,9 @@ class Trainer:
         rate, begin = (o.model_lr, 0) if is_model else (o.behavior_lr, self.config.behavior_start)
         for group in optimizer.param_groups:
             group["lr"] = rate * min(1.0, (self.counters.updates - begin + 1) / max(o.warmup, 1))
-            torch.nn.utils.clip_grad_norm_(group["params"], o.clip)
+            norm = torch.nn.utils.clip_grad_norm_(group["params"], o.clip)
+            if not torch.isfinite(norm):
+                raise NotFiniteError(f"{what}: the gradient's norm is {float(norm)} at update {self.counters.updates}")
         optimizer.step()
 
     @torch.no_grad()
@@ -171,12 +226,13 @@ class Trainer:
     def save(self, folder: Path) -> None:
         """Writes the averaged weights and the training state, each whole or not at all."""
         c = self.counters
+        self.replay.commit()
         info = {
             "updates": c.updates,
             "env_steps": c.env_steps,
             "minutes": round(c.elapsed_s / 60, 2),
             "seed": self.config.seed,
-            "success_greedy": _mean(c.greedy),
+            "success_greedy": mean(c.greedy),
             "scenes": list(self.config.collect.scenes),
             "situation": to_mapping(SituationConfig()),
             "versions": package_versions(),
@@ -205,15 +261,28 @@ class Trainer:
         path = folder / RESUME_FILE
         tensors, metadata = load_tensors(path)
         _check_same_config(metadata.get("config", {}), to_mapping(self.config), str(path))
+        self._load_learnt(path, tensors)
+        self.replay.restore({k: v.numpy() for k, v in tensors.items() if k.startswith("replay.")})
+        self.counters = Counters.of(metadata["counters"])
+        self.rng.bit_generator.state = metadata["numpy_rng"]
+        torch.set_rng_state(tensors["rng"])
+
+    def _load_learnt(self, path: Path, tensors: dict[str, Tensor] | None = None) -> None:
+        """Weights and optimisers of a checkpoint."""
+        tensors = load_tensors(path)[0] if tensors is None else tensors
         for module, prefix in ((self.agent, "agent."), (self.average, "average.")):
             own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
             load_weights(module, own, str(path))
         load_optimizer(self.model_optimizer, tensors, "model_optimizer")
         load_optimizer(self.behavior_optimizer, tensors, "behavior_optimizer")
-        self.replay.restore({k: v.numpy() for k, v in tensors.items() if k.startswith("replay.")})
-        self.counters = Counters.of(metadata["counters"])
-        self.rng.bit_generator.state = metadata["numpy_rng"]
-        torch.set_rng_state(tensors["rng"])
+
+
+def _groups(model: WorldModel) -> list[dict[str, Any]]:
+    """Parameters whose gradients are clipped together: the further prior heads must not scale the others' step."""
+    heads = [] if model.prior_heads is None else list(model.prior_heads.parameters())
+    apart = {id(p) for p in heads}
+    rest = [p for p in model.parameters() if id(p) not in apart]
+    return [{"params": group} for group in (rest, heads) if group]
 
 
 BUDGET_KEYS = {"updates", "max_minutes", "threads", "checkpoint_every"}  # may differ when a run is resumed
@@ -228,29 +297,30 @@ def _check_same_config(saved: dict[str, Any], wanted: dict[str, Any], where: str
             )
 
 
-def _mean(values: deque[float]) -> float:
-    return round(sum(values) / len(values), 4) if values else 0.0
-
-
-def worker_configs(config: TrainConfig, spec: RobotSpec, episodes: list[int]) -> list[WorkerConfig]:
+def worker_configs(
+    config: TrainConfig, spec: RobotSpec, episodes: list[int], expert: ExpertFactory | None = None
+) -> list[WorkerConfig]:
     """One a worker, each with its share of the streams."""
     n, c = config.collect.envs, config
     return [
-        WorkerConfig(i, c.seed, c.collect, c.agent, spec, tuple(episodes[i * n : (i + 1) * n]), c.curriculum)
+        WorkerConfig(
+            i, c.seed, c.collect, c.agent, spec, tuple(episodes[i * n : (i + 1) * n]), c.curriculum, c.kickstart, expert
+        )
         for i in range(config.collect.workers)
     ]
 
 
-PoolFactory = Callable[[list[WorkerConfig], EnvFactory], Pool]
+PoolFactory = Callable[[list[WorkerConfig], StreamsFactory], Pool]
 
 
 def train(
     config: TrainConfig,
     spec: RobotSpec,
-    env_factory: EnvFactory,
+    factory: StreamsFactory,
     folder: Path,
     resume: bool = False,
     pool_factory: PoolFactory = CollectorPool,
+    expert: ExpertFactory | None = None,
 ) -> Trainer:
     """Runs training to its budget and leaves config, checkpoints, ``progress.csv`` and TensorBoard events in `folder`.
 
@@ -258,13 +328,15 @@ def train(
         CheckpointError: `folder` holds a run already and `resume` is off, or one that does not fit.
     """
     torch.set_num_threads(config.threads)
-    trainer = Trainer(config, spec)
+    if not resume and (folder / RESUME_FILE).exists():
+        raise CheckpointError(f"{folder}: holds a run already; add --resume to continue it or choose another --out")
+    trainer = Trainer(config, spec, folder)
     if resume:
         trainer.restore(folder)
-    elif (folder / RESUME_FILE).exists():
-        raise CheckpointError(f"{folder}: holds a run already; add --resume to continue it or choose another --out")
+    else:
+        trainer.replay.clear()
     write_json_atomic(folder / "config.json", to_mapping(config))
-    pool = pool_factory(worker_configs(config, spec, trainer.counters.episodes), env_factory)
+    pool = pool_factory(worker_configs(config, spec, trainer.counters.episodes, expert), factory)
     try:
         with RunLog(folder, config, trainer.counters) as log:
             _loop(trainer, pool, folder, log)
@@ -281,13 +353,12 @@ def _loop(trainer: Trainer, pool: Pool, folder: Path, log: RunLog) -> None:
         acting = counters.updates >= config.behavior_start
         weights = {k: v.detach().clone() for k, v in trainer.agent.state_dict().items()} if acting else None
         pool.request(counters.iteration, config.collect.steps, weights, counters.curriculum.level)
-        scalars = [trainer.update() for _ in range(config.updates_per_iteration)] if learning else []
+        scalars = [trainer.safe_update(folder) for _ in range(config.updates_per_iteration)] if learning else []
         chunk, results, counters.episodes = pool.receive()
         trainer.replay.add(chunk)
         counters.iteration += 1
         counters.env_steps += chunk["first"].size
-        for result in results if acting else []:
-            (counters.greedy if result.greedy else counters.sampled).append(float(result.outcome == "success"))
+        counters.count(result for result in results if acting and not result.expert)
         if config.curriculum and acting:
             ended = [Result(r.level, r.outcome == "success", r.greedy) for r in results]
             counters.curriculum = after(config.curriculum, counters.curriculum, ended)
@@ -300,78 +371,3 @@ def _loop(trainer: Trainer, pool: Pool, folder: Path, log: RunLog) -> None:
             trainer.save(folder)
         if out_of_time:
             break
-
-
-ROW_EVERY = 30  # updates between rows of progress.csv
-COLUMNS = (
-    *("model", "scan", "map", "goal", "body", "dynamics", "representation", "reward", "continue"),
-    *("actor", "critic", "replay_value", "entropy", "return"),
-)
-
-
-class RunLog:
-    """Progress bar, ``progress.csv`` and TensorBoard."""
-
-    def __init__(self, folder: Path, config: TrainConfig, counters: Counters) -> None:
-        self.folder, self.config, self.start = folder, config, replace(counters)
-        self.path = folder / "progress.csv"
-
-    def __enter__(self) -> RunLog:
-        self.writer = SummaryWriter(str(self.folder / "tensorboard"))
-        self.bar = tqdm(total=self.config.updates, initial=self.start.updates, unit="upd", smoothing=0.05)
-        self.rows: deque[dict[str, float]] = deque(maxlen=20)
-        self.begin, self.begin_steps = time.monotonic(), self.start.env_steps
-        self._keep_rows_until(self.start.updates)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.close()
-        self.writer.close()
-
-    def iteration(self, counters: Counters, scalars: list[dict[str, float]], last: bool) -> None:
-        """Shows and writes one iteration; the `last` of a run always gets its row."""
-        rate = (counters.env_steps - self.begin_steps) / max(time.monotonic() - self.begin, 1e-6)
-        shown = {"greedy": _mean(counters.greedy), "sampled": _mean(counters.sampled), "steps/s": int(rate)}
-        if self.config.curriculum:
-            shown["level"] = counters.curriculum.level
-            self.writer.add_scalar("run/level", counters.curriculum.level, counters.env_steps)
-        if scalars:
-            row = {k: sum(s[k] for s in scalars) / len(scalars) for k in scalars[0]}
-            self.rows.append(row)
-            shown |= {name: round(row[name], 3) for name in ("model", "return") if name in row}
-            for name, value in row.items():
-                self.writer.add_scalar(f"loss/{name}", value, counters.updates)
-        for name in ("greedy", "sampled", "steps/s"):
-            self.writer.add_scalar(f"run/{name}", shown[name], counters.env_steps)
-        self.bar.set_postfix(shown, refresh=False)
-        self.bar.update(counters.updates - self.bar.n)
-        due = counters.updates // ROW_EVERY > (counters.updates - len(scalars)) // ROW_EVERY
-        if scalars and (due or last):
-            self._write_row(counters, shown)
-
-    def _keep_rows_until(self, updates: int) -> None:
-        """Drops rows after the checkpoint that this run starts from, which a killed run left."""
-        if not self.path.exists():
-            return
-        with self.path.open(newline="") as stream:
-            head, *rows = list(csv.reader(stream))
-        kept = [row for row in rows if row and float(row[0]) <= updates]
-        write_text_atomic(self.path, "".join(",".join(row) + "\r\n" for row in ([head, *kept] if updates else [])))
-
-    def _write_row(self, counters: Counters, shown: dict[str, Any]) -> None:
-        means = {k: sum(r.get(k, 0.0) for r in self.rows) / len(self.rows) for k in COLUMNS}
-        row = {
-            "updates": counters.updates,
-            "env_steps": counters.env_steps,
-            "minutes": round(counters.elapsed_s / 60, 3),
-            "success_greedy": shown["greedy"],
-            "success_sampled": shown["sampled"],
-            **{k: float(f"{v:.5g}") for k, v in means.items() if math.isfinite(v)},
-            **({"level": shown["level"]} if "level" in shown else {}),
-        }
-        new = not self.path.exists() or self.path.stat().st_size == 0
-        with self.path.open("a", newline="") as stream:
-            writer = csv.DictWriter(stream, fieldnames=list(row))
-            if new:
-                writer.writeheader()
-            writer.writerow(row)

@@ -1,13 +1,15 @@
 """Planning by imagination: model-predictive path integral control over the world model's recurrent step.
 
-Candidates come from four places: the actor dreaming on with noise, noise round the last plan moved on by one tick,
-the last plan itself, and in the first round motion primitives. Each is dreamt through the prior; its score is the
-discounted imagined reward plus the critic's value of the last state, less what the geometry of the plan costs (MPPI:
-Williams et al. 2017; policy proposals and terminal value: TD-MPC2; geometry: `robonav.planning.sweep`).
+Candidates come from five places: the actor dreaming on with noise, smooth noise round the best plan and round the mean
+so far, the last plan moved on by one tick, and in the first round constant commands. Their geometry is priced first and
+chooses which of them are dreamt; a candidate's score is then the discounted imagined reward with the critic's value
+of the last state, less that price (MPPI: Williams et al. 2017; policy proposals and terminal value: TD-MPC2; price:
+`robonav.planning.sweep` and `progress`). The answer is the best candidate of all rounds, never a mean that nobody
+priced: between a way round on the left and one on the right lies what both avoid.
 
 The warm start goes in and the next one comes out. A candidate whose score is not finite is never chosen and is
 counted; when there is no finite one the planner commands a stop and says so. This module needs no torch: who dreams is
-handed in, a torch model or an exported graph.
+handed in, a torch model or an exported graph, or nobody.
 
 Shape letters: K candidates, P of them the actor's, L horizon, A action size, S sampled groups, C classes.
 """
@@ -23,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robonav.errors import ConfigError, explain
+from robonav.planning.progress import ProgressConfig
 from robonav.planning.sweep import SweepConfig
 from robonav.types import ACTION_SIZE
 
@@ -44,28 +47,39 @@ class MPPIConfig:
     """The planner's dials."""
 
     candidates: int = 64
-    """Imagined action sequences a round."""
-    horizon: int = 10
-    """Steps that are imagined."""
+    """Action sequences a round; where somebody dreams, those that are dreamt."""
+    horizon: int = 12
+    """Ticks that a plan covers."""
     rounds: int = 2
     """Refinements a tick."""
     from_actor: float = 0.4
     """Share of the candidates that the actor proposes."""
     noise_std: float = 0.3
-    """Noise round the last plan in the first round; halved each round."""
+    """Noise round the best plan in the first round; halved each round."""
+    knots: int = 3
+    """Points in time between which the noise is drawn as straight lines."""
     actor_noise: float = 0.7
     """Noise of the actor's proposals, in units of its own standard deviation; one of them has none."""
-    temperature: float = 0.05
-    """Of the softmax over scores, in units of return."""
+    temperature: float = 0.1
+    """Of the softmax over scores, in metres of progress."""
+    imagination_weight: float = 1.0
+    """Metres of progress that a unit of imagined return is worth."""
+    disagreement_weight: float = 0.5
+    """What full disagreement of the priors takes off an imagined return, in its units; 0 switches it off."""
     primitives: bool = True
     """Whether constant commands are among the first round's candidates."""
+    samples: tuple[int, int, int] = (7, 5, 9)
+    """Constant commands: how many vx, vy and yaw rates of those that the robot can reach."""
     imagination: bool = True
     """Whether the imagined rewards and the value count."""
     geometry: bool = True
     """Whether the swept footprint counts."""
+    progress: bool = True
+    """Whether progress along the route counts."""
     deadline_ms: float | None = None
     """A further round begins only if the longest one so far would still fit; the best so far is the answer."""
     sweep: SweepConfig = field(default_factory=SweepConfig)
+    route: ProgressConfig = field(default_factory=ProgressConfig)
 
     def __post_init__(self) -> None:
         """Checks ranges.
@@ -73,21 +87,27 @@ class MPPIConfig:
         Raises:
             ConfigError: with the name of the value that does not fit.
         """
-        for name in ("candidates", "horizon", "rounds"):
+        for name in ("candidates", "horizon", "rounds", "knots"):
             if getattr(self, name) < 1:
                 raise ConfigError(explain(f"planner: {name}", "at least 1", getattr(self, name)))
         if not 0 <= self.from_actor <= 1:
             raise ConfigError(explain("planner: from_actor", "a number from 0 to 1", self.from_actor))
         if self.temperature <= 0:
             raise ConfigError(explain("planner: temperature", "above 0", self.temperature))
-        if not (self.imagination or self.geometry):
-            raise ConfigError("planner: expected imagination or geometry to count, got neither; switch one on")
+        for name in ("imagination_weight", "disagreement_weight"):
+            if getattr(self, name) < 0:
+                raise ConfigError(explain(f"planner: {name}", "0 or more", getattr(self, name)))
+        if min(self.samples) < 1:
+            raise ConfigError(explain("planner: samples", "1 or more", self.samples))
+        if not (self.imagination or self.geometry or self.progress):
+            expected = "imagination, geometry or progress to count, got none of them; switch one on"
+            raise ConfigError(f"planner: expected {expected}")
 
 
 class PlannerState(NamedTuple):
     """Warm start of the next tick."""
 
-    plan: Singles  # (L, A) mean of the last plan
+    plan: Singles  # (L, A) the last plan
     seed: int  # of the noise
     tick: int = 0  # so that every tick has noise of its own, and a log replays exactly
 
@@ -97,14 +117,14 @@ class Plan(NamedTuple):
 
     action: Singles  # (A,) first action
     actions: Singles  # (L, A) the whole plan
-    score: float  # its weighted score
+    score: float  # in metres of progress
     rejected: int  # candidates that were not finite
     rounds: int  # that were played
     why: str
     state: PlannerState
 
 
-# Constant actions: standstill, straight ahead, back, arcs, turns, side steps.
+# Constant actions where nobody knows which ones the robot can reach: standstill, ahead, back, arcs, turns, side steps.
 PRIMITIVES = np.array(
     [
         *((0.0, 0.0, 0.0), (1.0, 0.0, 0.0), (0.5, 0.0, 0.0), (-1.0, 0.0, 0.0)),
@@ -121,55 +141,107 @@ def initial_planner_state(config: MPPIConfig, seed: int) -> PlannerState:
 
 
 def plan(
-    imagine: Imagination,
+    imagine: Imagination | None,
     planner: PlannerState,
     config: MPPIConfig,
     geometry: Geometry | None = None,
     clock: Callable[[], float] = time.perf_counter,
+    constants: Singles = PRIMITIVES,
 ) -> Plan:
-    """Chooses an action; `imagine` starts at the state of now, and `geometry` prices plans in units of return."""
+    """Chooses an action.
+
+    Args:
+        imagine: dreams from the state of now; None: the geometry decides alone.
+        planner: the warm start.
+        config: the dials.
+        geometry: prices plans in metres of progress; a negative price is a gain.
+        clock: tells seconds.
+        constants: (M, A) actions that are candidates of the first round as plans that keep them up.
+    """
+
+    def price(actions: Singles) -> Singles:
+        return np.zeros(len(actions), np.float32) if geometry is None else np.asarray(geometry(actions), np.float32)
+
     begin = clock()
     rng = np.random.default_rng((planner.seed % 2**63, planner.tick))
-    following = planner.tick + 1
-    own = round(config.from_actor * config.candidates)
+    dreamer = _Dreamer(imagine, config, rng) if imagine is not None and config.imagination else None
     best = mean = np.concatenate([planner.plan[1:], planner.plan[-1:]])
-    score, rejected, played, longest = 0.0, 0, 0, 0.0
+    score, rejected, played, longest = -np.inf, 0, 0, 0.0
     for round_ in range(config.rounds):
         started = clock()
         if played and config.deadline_ms is not None and 1e3 * (started + longest - begin) > config.deadline_ms:
             break
-        actions, scores = _candidates(imagine, rng, mean, own, round_, config)
-        if not config.imagination:
-            scores = np.zeros_like(scores)
-        if config.geometry and geometry is not None:
-            scores = scores - np.asarray(geometry(actions), np.float32)
+        wanted = _proposals(rng, best, mean, round_, config, constants)
+        actions, scores = wanted, -price(wanted)
+        if dreamer is not None:
+            actions, scores = dreamer.dream(wanted, scores, price)
         finite = np.isfinite(scores)
         rejected += int((~finite).sum())
-        if not finite.any():
-            stopped = PlannerState(np.zeros_like(mean), planner.seed, following)
-            why = "stop: no finite candidate"
-            return Plan(np.zeros(ACTION_SIZE, np.float32), stopped.plan, 0.0, rejected, played, why, stopped)
         played += 1
-        weights = np.exp((np.where(finite, scores, -np.inf) - scores[finite].max()) / config.temperature)
-        weights = (weights / weights.sum()).astype(np.float32)
-        mean = best = np.einsum("k,kla->la", weights, np.where(finite[:, None, None], actions, 0.0))
-        score = float((weights * np.where(finite, scores, 0.0)).sum())
         longest = max(longest, clock() - started)
+        if not finite.any():
+            continue
+        scores = np.where(finite, scores, -np.inf)
+        weights = np.exp((scores - scores.max()) / config.temperature)
+        weights = (weights / weights.sum()).astype(np.float32)
+        mean = np.einsum("k,kla->la", weights, np.where(finite[:, None, None], actions, np.float32(0.0)))
+        if scores.max() > score:
+            best, score = actions[int(scores.argmax())].copy(), float(scores.max())
+    following = planner.tick + 1
+    if score == -np.inf:
+        stopped = PlannerState(np.zeros_like(mean), planner.seed, following)
+        why = "stop: no finite candidate"
+        return Plan(np.zeros(ACTION_SIZE, np.float32), stopped.plan, 0.0, rejected, played, why, stopped)
     return Plan(best[0], best, score, rejected, played, "mppi", PlannerState(best, planner.seed, following))
 
 
-def _candidates(
-    imagine: Imagination, rng: np.random.Generator, mean: Singles, own: int, round_: int, config: MPPIConfig
-) -> tuple[Singles, Singles]:
-    """Dreams one round's candidates: the actor's own first, then noise round the mean, primitives, the mean itself."""
-    k, horizon = config.candidates, config.horizon
-    std = np.float32(config.noise_std * 0.5**round_)
-    wanted = mean + std * rng.standard_normal((k, horizon, ACTION_SIZE), np.float32)
-    wanted[-1] = mean
+def _proposals(
+    rng: np.random.Generator, best: Singles, mean: Singles, round_: int, config: MPPIConfig, constants: Singles
+) -> Singles:
+    """(K, L, A): best and mean so far, smooth noise round each, and in the first round all constants on top."""
+    count, horizon = config.candidates, config.horizon
+    at = np.linspace(0, config.knots - 1, horizon) if config.knots > 1 else np.zeros(horizon)
+    before = np.minimum(at.astype(int), max(config.knots - 2, 0))
+    share = (at - before).astype(np.float32)[:, None]
+    drawn = rng.standard_normal((count, max(config.knots, 2), ACTION_SIZE), np.float32)
+    noise = drawn[:, before] * (1 - share) + drawn[:, before + 1] * share
+    noise[:2] = 0.0
+    wanted = np.float32(config.noise_std * 0.5**round_) * noise
+    wanted[0::2] += best
+    wanted[1::2] += mean
     if config.primitives and round_ == 0:
-        room = min(len(PRIMITIVES), max(k - own - 1, 0))
-        wanted[k - 1 - room : k - 1] = PRIMITIVES[:room, None]
-    jitter = np.float32(config.actor_noise) * rng.standard_normal((own, horizon, ACTION_SIZE), np.float32)
-    jitter[:1] = 0.0
-    gumbel = -np.log(rng.standard_exponential((horizon, k, *imagine.noise_shape), np.float32) + np.float32(1e-20))
-    return imagine(np.clip(wanted, -1.0, 1.0), jitter, gumbel)
+        kept_up = np.broadcast_to(np.asarray(constants, np.float32)[:, None], (len(constants), horizon, ACTION_SIZE))
+        wanted = np.concatenate([wanted, kept_up])
+    return np.clip(wanted, -1.0, 1.0)
+
+
+class _Dreamer:
+    """Dreams the promising candidates of a round: drawn without replacement by the softmax of their price.
+
+    All of them, in all rounds, are dreamt with the same noise in the latents: what differs between scores is then the
+    plans, not their luck.
+    """
+
+    def __init__(self, imagine: Imagination, config: MPPIConfig, rng: np.random.Generator) -> None:
+        self._imagine, self._config, self._rng = imagine, config, rng
+        self._own = round(config.from_actor * config.candidates)
+        size, horizon = config.candidates, config.horizon
+        jitter = rng.standard_normal((self._own, horizon, ACTION_SIZE), np.float32)
+        jitter[:1] = 0.0
+        self._jitter = np.float32(config.actor_noise) * jitter
+        luck = -np.log(rng.standard_exponential((horizon, 1, *imagine.noise_shape), np.float32) + np.float32(1e-20))
+        self._gumbel = np.repeat(luck, size, axis=1)
+
+    def dream(self, wanted: Singles, scores: Singles, price: Callable[[Singles], Singles]) -> tuple[Singles, Singles]:
+        """Actions (K, L, A), the actor's first, and scores (K,), of plans with scores from their geometry."""
+        room = self._config.candidates - self._own
+        if len(wanted) > room:
+            finite = np.where(np.isfinite(scores), scores, -np.inf)
+            luck = finite / self._config.temperature + self._rng.gumbel(size=len(wanted))
+            luck[finite.argmax()] = np.inf  # the best one always
+            chosen = np.argsort(-luck, kind="stable")[:room]
+            wanted, scores = wanted[chosen], scores[chosen]
+        filled = np.concatenate([np.zeros((self._own, *wanted.shape[1:]), np.float32), wanted])
+        actions, returns = self._imagine(filled, self._jitter, self._gumbel[:, : len(filled)])
+        scores = np.concatenate([-price(actions[: self._own]), scores]) if self._own else scores
+        return actions, np.float32(self._config.imagination_weight) * returns + scores

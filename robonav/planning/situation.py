@@ -1,4 +1,4 @@
-"""What the robot knows at a tick: the map, the route to the goal, and the policy's input made from them.
+"""What the robot knows at a tick: the map, the route to the goal, what moves, and the policy's input made from them.
 
 The tracker holds constants only. Its state, the `Situation`, goes in and comes out, so that a log's observations
 give the same policy inputs again.
@@ -18,6 +18,7 @@ from robonav.geometry import inverse_transform_points
 from robonav.mapping import CostmapConfig, Mapper, MapperConfig, OccupancyGrid, build_costmap, egocentric_crop
 from robonav.mapping.costmap import lethal_radius_m
 from robonav.mapping.grid import OCCUPIED_ABOVE
+from robonav.mapping.tracks import NO_TRACKS, MoverTracker, TrackerConfig, Tracks
 from robonav.planning.routes import RouteConfig, plan_route, points_at, progress_on_route
 from robonav.types import WAYPOINT_LOOKAHEADS_M, Observation, PolicyInput, RobotSpec
 
@@ -34,6 +35,7 @@ class SituationConfig:
     mapper: MapperConfig = field(default_factory=MapperConfig)
     costmap: CostmapConfig = field(default_factory=CostmapConfig)
     route: RouteConfig = field(default_factory=RouteConfig)
+    movers: TrackerConfig = field(default_factory=TrackerConfig)
 
     def __post_init__(self) -> None:
         """Checks the period.
@@ -47,7 +49,7 @@ class SituationConfig:
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """Map and route after an observation."""
+    """Map, route and movers after an observation."""
 
     grid: OccupancyGrid
     route_odom_m: NDArray[np.float32] | None = None  # (n, 2); None before the first plan, or when nothing leads there
@@ -57,6 +59,8 @@ class Situation:
     goal_odom_m: tuple[float, float] | None = None  # that the route was planned for; None before the first plan
     # (m, 2) lattice cells (column, row) that were clear when the route was planned and would block it
     watched_cells: NDArray[np.int32] = field(default_factory=lambda: _NO_CELLS)
+    tracks: Tracks = NO_TRACKS
+    of_beam: NDArray[np.int64] | None = None  # (beams,) index of each beam's track, -1 for none; None before any update
 
 
 class SituationTracker:
@@ -66,6 +70,7 @@ class SituationTracker:
         self.spec = spec
         self.config = config or SituationConfig()
         self.mapper = Mapper(spec, self.config.mapper)
+        self.movers = MoverTracker(spec, self.config.movers)
         self._replan_ticks = max(1, round(self.config.replan_period_s * spec.rate_hz))
         cell = self.config.mapper.resolution_m
         reach = int(lethal_radius_m(spec, cell) / cell)
@@ -84,6 +89,7 @@ class SituationTracker:
             ShapeError: the scan or the pose does not fit the robot.
         """
         grid = self.mapper.update(situation.grid, observation)
+        tracks, of_beam = self.movers.update(situation.tracks, observation)
         mapped = situation.mapped or observation.scan_m is not None
         goal_x, goal_y = (float(v) for v in observation.goal_odom_m)
         ticks = situation.ticks_since_plan + 1
@@ -93,11 +99,12 @@ class SituationTracker:
             costmap = build_costmap(ground, self.spec, self.config.costmap)
             route = plan_route(costmap, observation.pose_odom_base, (goal_x, goal_y), self.config.route)
             watched = _NO_CELLS if route is None else self._watched(grid, route)
-            return Situation(grid, route, 0, 0.0, mapped, (goal_x, goal_y), watched)
+            return Situation(grid, route, 0, 0.0, mapped, (goal_x, goal_y), watched, tracks, of_beam)
         route, progress = situation.route_odom_m, situation.progress_m
         if route is not None:
             progress = progress_on_route(route, observation.pose_odom_base, progress)
-        return Situation(grid, route, ticks, progress, mapped, situation.goal_odom_m, situation.watched_cells)
+        goal, watched = situation.goal_odom_m, situation.watched_cells
+        return Situation(grid, route, ticks, progress, mapped, goal, watched, tracks, of_beam)
 
     def policy_input(self, situation: Situation, observation: Observation) -> PolicyInput:
         """What a learned policy reads at this tick, in physical units.
@@ -119,16 +126,20 @@ class SituationTracker:
             local_map = egocentric_crop(situation.grid, pose, spec.local_map, route)
         else:
             local_map = np.zeros((3, spec.local_map.cells, spec.local_map.cells), np.uint8)
-        scan = observation.scan_m
+        scan, flow_mps = observation.scan_m, np.zeros((spec.lidar.beams, 2), np.float32)
+        if scan is not None and situation.of_beam is not None:
+            flow_mps = self.movers.flow(situation.tracks, situation.of_beam, pose)
         scan_m = np.zeros(spec.lidar.beams, np.float32) if scan is None else np.array(scan, np.float32)
         return PolicyInput(
             scan_m=scan_m,
+            flow_mps=flow_mps,
             local_map=local_map,
             goal_base_m=points_base_m[0].copy(),
             waypoints_base_m=points_base_m[1:].copy(),
             twist_base=np.array(observation.twist_base, np.float32),
             tilt_rad=np.array(observation.tilt_rad, np.float32),
             last_command=np.array(observation.last_command, np.float32),
+            robot=spec.dynamics,
             present=np.array([scan is not None, situation.mapped, 1.0, 1.0], np.float32),
         )
 

@@ -41,15 +41,22 @@ class SurroundingsTracker:
         """Nothing known yet."""
         return Surroundings()
 
-    def update(self, surroundings: Surroundings, observation: Observation) -> Surroundings:
+    def update(
+        self,
+        surroundings: Surroundings,
+        observation: Observation,
+        tracked: tuple[Tracks, NDArray[np.int64]] | None = None,
+    ) -> Surroundings:
         """The surroundings after one more observation; without a scan, the last points move on.
+
+        `tracked` are the tracks after this observation with the track of each beam, from who has them already.
 
         Raises:
             ShapeError: the scan does not fit the robot.
         """
         tracks, of_beam = surroundings.tracks, None
         if self.movers is not None:
-            tracks, of_beam = self.movers.update(tracks, observation)
+            tracks, of_beam = tracked or self.movers.update(tracks, observation)
         if observation.scan_m is None:
             points = surroundings.points_m
             moved = None if points is None else points + surroundings.velocity_mps * self.spec.dt_s
@@ -69,6 +76,27 @@ class SurroundingsTracker:
             points = np.concatenate([points, rings.ravel()])
             velocity = np.concatenate([velocity, np.repeat(of_track[hidden], len(_RING))])
         return Surroundings(points, velocity, tracks)
+
+
+def still_and_moving(
+    surroundings: Surroundings, pose_odom_base: NDArray[np.floating], time_s: NDArray[np.floating], reach_m: float
+) -> tuple[NDArray[np.complex64], NDArray[np.complex64]]:
+    """(P,) points that stand still, and (T, M) that keep their velocity, in the base frame at times (T,) from now.
+
+    Those that cannot come within `reach_m` of the base are left out. Before the first scan there are none.
+    """
+    time_s = np.asarray(time_s, np.float64)
+    if surroundings.points_m is None:
+        return np.zeros(0, np.complex64), np.zeros((len(time_s), 0), np.complex64)
+    x, y, yaw = (float(v) for v in pose_odom_base)
+    turn = np.exp(-1j * yaw)
+    points, velocity = (surroundings.points_m - complex(x, y)) * turn, surroundings.velocity_mps * turn
+    moves = velocity != 0
+    still = points[~moves]
+    points, velocity = points[moves], velocity[moves]
+    ahead = points[None] + velocity[None] * time_s[:, None]
+    near = (np.abs(ahead) < reach_m).any(axis=0)
+    return still[np.abs(still) < reach_m].astype(np.complex64), ahead[:, near].astype(np.complex64)
 
 
 def points_ahead(

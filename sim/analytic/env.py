@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from robonav.config import load_robot
 from robonav.errors import ConfigError, ShapeError, explain
-from robonav.types import ACTION_SIZE, RobotSpec
+from robonav.types import ACTION_SIZE, Observation, RobotSpec
 from sim.analytic.batch import AnalyticBatch
 from sim.analytic.imperfect import Imperfect
 from sim.analytic.observe import observe
@@ -94,6 +94,8 @@ class AnalyticVectorEnv(gymnasium.vector.VectorEnv[Arrays, NDArray[np.float32], 
             raise ConfigError(explain("scene", "a scene, or several", "none"))
         sources = [load_scene(name, self.robot, **(scene_options or {})) for name in names]
         self.pools = [ScenePool(source, self.robot, pool, ahead) for source in sources]
+        self._pool_names = {name: index for index, name in enumerate(names)}
+        self._pool_of = [b % len(names) for b in range(num_envs)]
         self.rewards = load_rewards(reward)
         self.worlds = AnalyticBatch(self.robot, num_envs, world)
         self.tracker = BatchTracker(self.robot, num_envs) if policy_input else None
@@ -145,7 +147,7 @@ class AnalyticVectorEnv(gymnasium.vector.VectorEnv[Arrays, NDArray[np.float32], 
             number, seed_b = self._numbers[b], seeds[b]
             if seed_b is not None:
                 if number is not None:
-                    self.pools[b % len(self.pools)].dismiss(number)
+                    self.pools[self._pool_of[b]].dismiss(number)
                 self._generators[b], self._numbers[b] = np.random.default_rng(seed_b), seed_b
         infos = self._restart(mask)
         return self._arrays(), self._infos(infos, mask)
@@ -204,7 +206,7 @@ class AnalyticVectorEnv(gymnasium.vector.VectorEnv[Arrays, NDArray[np.float32], 
         for b in worlds.tolist():
             number = self._numbers[b]
             number = self._draw(b) if number is None else number
-            pool = self.pools[b % len(self.pools)]
+            pool = self.pools[self._pool_of[b]]
             scenes.append(pool.get(number))
             drawn = {} if self._imperfect is None else self._imperfect.start(b, number)
             infos = self._add_info(infos, {"seed": number, "randomisation": drawn}, b)
@@ -217,11 +219,49 @@ class AnalyticVectorEnv(gymnasium.vector.VectorEnv[Arrays, NDArray[np.float32], 
         self._running[mask], self._ended[mask] = True, False
         self._observe(mask)
         for b in worlds.tolist():
-            pool = self.pools[b % len(self.pools)]
+            pool = self.pools[self._pool_of[b]]
             if pool.ahead:
                 coming = self._numbers[b] = self._draw(b)
                 pool.expect(coming)
         return infos
+
+    def announce(self, b: int, number: int, scene: str = "", randomisation: str = "") -> None:
+        """Says what the next episode of world b is: scene `number`, and its presets where they are to change.
+
+        Raises:
+            ConfigError: a scene that the environment was not made with, or an unknown randomisation.
+        """
+        if self._numbers[b] is not None:
+            self.pools[self._pool_of[b]].dismiss(int(self._numbers[b] or 0))
+        if scene:
+            if scene not in self._pool_names:
+                raise ConfigError(explain("scene", f"one of {', '.join(self._pool_names)}", scene))
+            self._pool_of[b] = self._pool_names[scene]
+        if randomisation and self._imperfect is not None:
+            self._imperfect.randomise(b, load_randomisation(randomisation))
+        elif randomisation and not load_randomisation(randomisation).is_off:
+            raise ConfigError(explain("randomisation", "'off' in a batch made without errors", randomisation))
+        self._numbers[b] = number
+        if self.pools[self._pool_of[b]].ahead:
+            self.pools[self._pool_of[b]].expect(number)
+
+    def blocked(self, b: int) -> bool:
+        """Whether no route is known that leads world b's robot to its goal."""
+        return self.tracker is not None and int(self.tracker.routes.counts[b]) == 0
+
+    def observation(self, b: int) -> Observation:
+        """What a policy that is no network reads in world b."""
+        raw = self._raw
+        present = self._observations["scan_present" if self.tracker is None else "present"]
+        return Observation(
+            stamp_ns=round(int(self._tasks.steps[b]) * self.robot.dt_s * 1e9),
+            pose_odom_base=raw["pose_odom_base"][b].copy(),
+            twist_base=raw["twist_base"][b].copy(),
+            tilt_rad=raw["tilt_rad"][b].copy(),
+            goal_odom_m=raw["goal_odom_m"][b].copy(),
+            last_command=raw["last_command"][b].copy(),
+            scan_m=raw["scan_m"][b].copy() if present[b, 0] else None,
+        )
 
     def _draw(self, b: int) -> int:
         """The number of a world's next scene."""
@@ -241,7 +281,8 @@ class AnalyticVectorEnv(gymnasium.vector.VectorEnv[Arrays, NDArray[np.float32], 
             has_scan = made["scan_present" if self.tracker is None else "present"][:, 0]
             errors.read(np.flatnonzero(mask), self._tasks.steps, raw["last_command"], raw, has_scan)
         if self.tracker is not None:
-            self.tracker.update(raw["scan_m"], raw["pose_odom_base"], raw["goal_odom_m"], mask)
+            has = None if errors is None else made["present"][:, 0] > 0
+            self.tracker.update(raw["scan_m"], raw["pose_odom_base"], raw["goal_odom_m"], mask, has)
             self.tracker.policy_input(raw["pose_odom_base"], raw["goal_odom_m"], made, mask)
             if errors is not None:
                 made["present"][mask, 1] = errors.mapped[mask]
@@ -254,6 +295,7 @@ class AnalyticVectorEnv(gymnasium.vector.VectorEnv[Arrays, NDArray[np.float32], 
         else:
             arrays = {**empty_policy_input(self.robot, self.num_envs), **self._raw}
             arrays["present"][:] = 1.0
+            arrays["robot"][:] = self.robot.dynamics
         return {name: arrays[name] for name in cast("spaces.Dict", self.single_observation_space)}
 
     def _arrays(self) -> Arrays:

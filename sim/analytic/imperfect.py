@@ -71,16 +71,21 @@ class Imperfect:
 
     def __init__(self, worlds: AnalyticBatch, sensors: SensorConfig, randomisation: RandomisationConfig) -> None:
         """Nothing drawn yet."""
-        self._worlds, self._config, self._randomisation = worlds, sensors, randomisation
+        self._worlds, self._config = worlds, sensors
+        self._randomisation = [randomisation] * worlds.batch
         self.clean_m = np.zeros((worlds.batch, worlds.spec.lidar.beams), np.float32)  # scans as cast
         self._views = [_View(worlds, self.clean_m, b) for b in range(worlds.batch)]
         self._suites = [SensorSuite(cast("World", view), depth=False, config=sensors) for view in self._views]
         self._actuations: list[Actuation | None] = [None] * worlds.batch
         self.mapped = np.zeros(worlds.batch, np.bool_)  # a scan arrived in this episode
 
+    def randomise(self, b: int, randomisation: RandomisationConfig) -> None:
+        """From the next episode of world b on."""
+        self._randomisation[b] = randomisation
+
     def start(self, b: int, number: int) -> dict[str, Any]:
         """Begins episode `number` in world b, before its scene is put there; returns what was drawn."""
-        drawn = draw(self._randomisation, self._config, number)
+        drawn = draw(self._randomisation[b], self._config, number)
         lag_s = drawn.actuation.lag_s
         self._worlds.lag_s[b] = self._worlds.spec.lag_s if lag_s is None else lag_s
         self._actuations[b] = Actuation(drawn.actuation, number)

@@ -1,4 +1,4 @@
-"""The situation tracker of `robonav.planning` for a batch of worlds: map, route and the policy's input, compiled."""
+"""The situation tracker of `robonav.planning` for a batch of worlds, compiled: map, route, movers, policy's input."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from sim.analytic.maps import (
     update_map,
 )
 from sim.analytic.routes import Costs, Search, new_search, plan, route_costs, watch
+from sim.analytic.tracks import BatchMovers
 
 CAPACITY = 256  # cells a side at first; maps that need more enlarge all
 ROUTE_POINTS = 1024
@@ -58,6 +59,7 @@ class BatchTracker:
         self._numbers = map_numbers(spec, mapper)
         self._costs = route_costs(spec, mapper.resolution_m, self.config.costmap, self.config.route)
         self._replan_ticks = max(1, round(self.config.replan_period_s * spec.rate_hz))
+        self.movers = BatchMovers(spec, batch, self.config.movers)
         self.maps = new_maps(batch, CAPACITY)
         self._scratch = new_scratch(CAPACITY, spec.lidar.beams)
         self.routes = Routes(
@@ -76,6 +78,7 @@ class BatchTracker:
     def reset(self, indices: NDArray[np.int64]) -> None:
         """Forgets everything in these worlds."""
         _reset(self.maps, self.routes, self._numbers.block, np.asarray(indices, np.int64))
+        self.movers.reset(np.asarray(indices, np.int64))
 
     def update(
         self,
@@ -83,8 +86,11 @@ class BatchTracker:
         pose_odom_base: NDArray[np.float32],
         goal_odom_m: NDArray[np.float32],
         active: NDArray[np.bool_] | None = None,
+        has_scan: NDArray[np.bool_] | None = None,
     ) -> None:
         """Takes in a scan (B, beams) at poses (B, 3) with goals (B, 2), in the worlds that are active.
+
+        Where `has_scan` (B,) is false there is none, and its beams are 0.
 
         Raises:
             ShapeError: arrays of another shape, or a pose or goal that is not finite.
@@ -100,6 +106,8 @@ class BatchTracker:
         if not (np.isfinite(pose_odom_base).all() and np.isfinite(goal_odom_m).all()):
             raise ShapeError(explain("pose_odom_base, goal_odom_m", "finite numbers", "NaN or Inf"))
         todo = np.ones(self.batch, np.bool_) if active is None else active.copy()
+        seen = np.ones(self.batch, np.bool_) if has_scan is None else has_scan
+        self.movers.update(scan_m, pose_odom_base, seen, self.spec.dt_s, todo)
         self._update(scan_m, pose_odom_base, goal_odom_m, todo, True)
         while self._status.any():
             again, replan = self._status == MORE_MAP, self._status == MORE_ROUTE
@@ -114,8 +122,9 @@ class BatchTracker:
         out: dict[str, NDArray[Any]],
         active: NDArray[np.bool_] | None = None,
     ) -> None:
-        """Writes `local_map`, `goal_base_m` and `waypoints_base_m` of the active worlds into batched arrays."""
+        """Writes `flow_mps`, `local_map`, `goal_base_m`, `waypoints_base_m` of the active worlds into their arrays."""
         todo = np.ones(self.batch, np.bool_) if active is None else active
+        self.movers.flow(out["flow_mps"], todo)
         _policy_input(
             self._numbers,
             self.maps,

@@ -20,15 +20,17 @@ from policies.contract import BundleContract
 from policies.onnx_step import OnnxStep
 from robonav.config import load_robot
 from robonav.planning.situation import SituationConfig
+from robonav.types import policy_input_shapes
 
 MEMORY = 4
 _TYPES = {"float32": TensorProto.FLOAT, "uint8": TensorProto.UINT8}
 
 
 def build_contract(name: str = "tiny") -> BundleContract:
-    return make_contract(
-        name, load_robot("a1"), {"h": (1, MEMORY)}, SituationConfig(), versions={"robonav": "0", "torch": "none"}
-    )
+    """Of a policy that reads everything but the robot's size and limits."""
+    spec, versions = load_robot("a1"), {"robonav": "0", "torch": "none"}
+    reads = set(policy_input_shapes(spec)) - {"robot"}
+    return make_contract(name, spec, {"h": (1, MEMORY)}, SituationConfig(), reads=reads, versions=versions)
 
 
 def build_graph(contract: BundleContract, gain: float = 1.0) -> bytes:

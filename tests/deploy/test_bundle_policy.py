@@ -11,10 +11,11 @@ import pytest
 from deploy.bundle import load_bundle
 from deploy.drivers import room_scan
 from policies.bundle_policy import BundlePolicy, load
-from policies.contract import BundleContract
+from policies.contract import BundleContract, check_robot, make_contract
 from policies.onnx_step import OnnxStep
 from robonav.config import load_robot
 from robonav.errors import BundleError
+from robonav.planning.situation import SituationConfig
 from robonav.types import Decision, LidarSpec, Observation, Policy
 
 SPEC = load_robot("a1")
@@ -97,6 +98,17 @@ def test_another_robot_is_refused(tiny_bundle: Path, change: dict[str, object], 
     with pytest.raises(BundleError, match=word) as error:
         load(tiny_bundle, dataclasses.replace(SPEC, **change))  # type: ignore[arg-type]
     assert "a1" in str(error.value)
+
+
+def test_a_policy_that_is_told_of_the_body_drives_another_one(contract: BundleContract) -> None:
+    told = make_contract("told", SPEC, {"h": (1, 4)}, SituationConfig())
+    body = {"vx_max_mps": 2.0, "length_m": 1.1, "name": "big", "lidar": dataclasses.replace(SPEC.lidar, mount_z_m=0.4)}
+    check_robot(told, dataclasses.replace(SPEC, **body))
+    for other in ({"rate_hz": 20.0}, {"lidar": LidarSpec(beams=64)}, {"lidar": LidarSpec(range_m=30.0)}):
+        with pytest.raises(BundleError, match=next(iter(other))):
+            check_robot(told, dataclasses.replace(SPEC, **other))
+    with pytest.raises(BundleError, match="length_m"):
+        check_robot(contract, dataclasses.replace(SPEC, **body))
 
 
 def test_what_the_policy_does_not_read_may_differ(tiny_bundle: Path) -> None:

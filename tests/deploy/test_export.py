@@ -10,7 +10,7 @@ import torch
 from tiny import AGENT
 
 from deploy.bundle import PARITY_TICKS
-from deploy.export import export, record, synthetic_ticks, to_onnx
+from deploy.export import export, read_by, record, synthetic_ticks, to_onnx
 from policies.bundle import load_bundle
 from policies.registry import make_policy
 from robonav.config import load_robot
@@ -103,7 +103,7 @@ def test_a_graph_that_differs_from_torch_is_refused_and_nothing_is_written(run_f
         agent.behavior.actor.net[-1].bias += 0.01
     recording = record(agent, SPEC, synthetic_ticks(SPEC))
     states = {name: tuple(t.shape) for name, t in agent.initial_state(1).tensors()}
-    contract = make_contract("tiny", SPEC, states, SituationConfig())
+    contract = make_contract("tiny", SPEC, states, SituationConfig(), reads=read_by(agent, SPEC))
     with pytest.raises(BundleError, match=r"at most 0\.0001"):
         write_bundle(tmp_path / "out", graph, contract, recording, "card")
     assert list(tmp_path.iterdir()) == []

@@ -63,7 +63,7 @@ def test_normal_matches_its_formulas() -> None:
     assert float(normal.entropy()) == pytest.approx(math.log(0.2 * 2.0) + 1 + math.log(2 * math.pi), rel=1e-5)
 
 
-class GoalModel:
+class GoalModel(torch.nn.Module):
     """Stands in for the heads of a world model: reward is the first feature, and nothing ends."""
 
     class _Reward:

@@ -9,6 +9,7 @@ import gymnasium as gym
 import numpy as np
 
 from robonav.config import load_robot
+from robonav.learning.streams import GymStreams
 from robonav.types import policy_input_shapes
 
 SPEC = load_robot("a1")
@@ -17,8 +18,7 @@ SPEC = load_robot("a1")
 class CountingEnv(gym.Env[Any, Any]):
     """goal_base_m holds (seed % 10_000, step); the reward is the first action that led here; ends by the seed."""
 
-    def __init__(self, scene: str) -> None:
-        self.scene = scene
+    def __init__(self) -> None:
         self.action_space = gym.spaces.Box(-1, 1, (3,))
         self.count, self.length = 0, 0
 
@@ -46,5 +46,5 @@ class CountingEnv(gym.Env[Any, Any]):
 class CountingFactory:
     """Picklable."""
 
-    def __call__(self, scene: str) -> CountingEnv:
-        return CountingEnv(scene)
+    def __call__(self, index: int, count: int) -> GymStreams:
+        return GymStreams([CountingEnv() for _ in range(count)])

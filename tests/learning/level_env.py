@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from counting_env import CountingEnv
 
+from robonav.learning.streams import GymStreams
+
 PRESETS = ("easy", "middle", "hard", "last")
 RANDOMISATIONS = ("off", "some")
 
@@ -34,5 +36,5 @@ class LevelEnv(CountingEnv):
 class LevelFactory:
     """Picklable."""
 
-    def __call__(self, scene: str) -> LevelEnv:
-        return LevelEnv(scene)
+    def __call__(self, index: int, count: int) -> GymStreams:
+        return GymStreams([LevelEnv() for _ in range(count)])

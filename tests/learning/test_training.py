@@ -17,6 +17,7 @@ from robonav.learning.checkpoint import RESUME_FILE, WEIGHTS_FILE, load_agent, l
 from robonav.learning.collector import CollectorPool, InProcessPool
 from robonav.learning.config import TrainConfig
 from robonav.learning.curve import draw_curve
+from robonav.learning.streams import GymStreams
 from robonav.learning.trainer import Trainer, train, worker_configs
 
 
@@ -204,8 +205,8 @@ def test_numbers_out_of_range_are_named(change: dict[str, object], line: str) ->
 class FailingFactory(CountingFactory):
     """Its environments cannot be made."""
 
-    def __call__(self, scene: str) -> object:  # type: ignore[override]
-        raise RobonavError(f"scene {scene}: no such scene")
+    def __call__(self, index: int, count: int) -> GymStreams:
+        raise RobonavError("scene a: no such scene")
 
 
 def test_a_worker_that_fails_ends_the_run_with_its_own_words(tmp_path: Path) -> None:

@@ -97,6 +97,52 @@ def test_beams_name_the_track_that_they_hit(a1: RobotSpec) -> None:
     assert np.linalg.norm(tracks.position_m[of_beam[ahead]] - (2.0, 0.0)) < 0.15
 
 
+def test_flow_is_the_velocity_of_what_a_beam_hit_as_the_base_sees_it(a1: RobotSpec) -> None:
+    ticks, yaw = 14, 2.0
+    movers = walking((-1.0, 1.6), (0.9, 0.0), ticks)
+    tracker = MoverTracker(a1)
+    tracks = watch(tracker, a1, movers[:-1], np.tile([0.0, 0.0, yaw], (ticks - 1, 1)))
+    last = observe((0, 0, yaw), (4, 0), cast((0, 0, yaw), a1.lidar, WALLS, movers[-1]), (ticks - 1) * TICK_NS)
+    tracks, of_beam = tracker.update(tracks, last)
+    flow = tracker.flow(tracks, of_beam, last.pose_odom_base)
+    x, y = movers[-1, 0, :2]
+    onto = np.cos(a1.lidar.angles_rad + yaw - np.arctan2(y, x)) > np.cos(0.8 * np.arcsin(0.25 / np.hypot(x, y)))
+    assert flow.dtype == np.float32
+    np.testing.assert_allclose(flow[onto], np.tile([0.9 * np.cos(yaw), -0.9 * np.sin(yaw)], (onto.sum(), 1)), atol=0.15)
+    assert not flow[of_beam < 0].any()
+    blind, none = tracker.update(tracks, observe((0, 0, yaw), (4, 0), None, ticks * TICK_NS))
+    assert tracker.moving(blind).any()
+    assert not tracker.flow(blind, none, last.pose_odom_base).any()
+    assert not tracker.flow(tracker.reset(), none, last.pose_odom_base).any()
+
+
+@pytest.mark.parametrize("velocity", [(0.8, 0.0), (-0.8, 0.0), (0.0, 0.8), (0.6, -0.6)])
+def test_a_walker_is_found_whichever_way_it_walks(a1: RobotSpec, velocity) -> None:
+    """One that goes away was hidden by itself where it is now; one that comes was seen through."""
+    ticks = 14
+    movers = walking(np.array([2.5, 0.2]) - 0.6 * np.array(velocity), velocity, ticks)
+    tracker = MoverTracker(a1)
+    tracks = watch(tracker, a1, movers, np.zeros((ticks, 3)))
+    assert tracker.moving(tracks).sum() == 1
+
+
+def test_a_wall_that_shows_past_the_edges_of_a_door_does_not_move(a1: RobotSpec) -> None:
+    """What is seen of it glides along with the robot."""
+    walls = np.array([[-4.0, 1.0, 0.0, 1.0], [0.9, 1.0, 5.0, 1.0], [-4.0, 1.8, 5.0, 1.8], [-4.0, -0.35, 5.0, -0.35]])
+    ticks = 30
+    time_s = np.arange(ticks) * 0.1
+    poses = np.stack([0.9 * time_s - 1.0, 0 * time_s, 0.3 * np.sin(3 * time_s)], axis=1)
+    tracker, tracks = MoverTracker(a1), MoverTracker(a1).reset()
+    fast = moving = 0
+    for tick, pose in enumerate(poses):
+        tracks, _ = tracker.update(tracks, observe(pose, (4, 0), cast(pose, a1.lidar, walls), tick * TICK_NS))
+        speed = np.hypot(*tracks.velocity_mps.T)
+        fast += ((speed > 0.3) & (tracks.seen >= 4)).any()
+        moving += tracker.moving(tracks).any()
+    assert fast > 10  # velocities alone would have said so
+    assert moving <= 1
+
+
 def test_two_who_cross_keep_their_velocities(a1: RobotSpec) -> None:
     ticks = 16
     one, two = walking((2.0, -1.0), (0, 0.9), ticks), walking((2.9, 0.7), (0, -0.9), ticks)

@@ -1,18 +1,22 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from robonav.errors import ConfigError
-from robonav.planning.surroundings import Surroundings, SurroundingsTracker, points_ahead
-from robonav.planning.sweep import SweepConfig, sweep_cost
-from robonav.types import RobotSpec
+from robonav.planning.rollouts import poses_under, velocities_under
+from robonav.planning.surroundings import Surroundings, SurroundingsTracker, points_ahead, still_and_moving
+from robonav.planning.sweep import Sweep, SweepConfig, sweep
+from robonav.types import Observation, RobotSpec
 from tests.mapping.raycast import NO_CIRCLES, cast, observe, room
 
 AHEAD, STILL, BACK = (np.tile(np.array([[vx, 0.0, 0.0]]), (12, 1)) for vx in (1.0, 0.0, -1.0))
+OPEN = observe((0, 0, 0), (4, 0), None)
 
 
-def seen(a1: RobotSpec, movers, ticks: int = 10, walls=None) -> tuple[Surroundings, object]:
+def seen(a1: RobotSpec, movers, ticks: int = 10, walls=None) -> tuple[Surroundings, Observation]:
     """Surroundings after `ticks` observations from the origin of movers(tick) (n, 3)."""
     tracker = SurroundingsTracker(a1)
     surroundings = tracker.reset()
@@ -23,55 +27,112 @@ def seen(a1: RobotSpec, movers, ticks: int = 10, walls=None) -> tuple[Surroundin
     return surroundings, observation
 
 
-def cost(a1: RobotSpec, surroundings, observation, *plans, **values) -> np.ndarray:
-    return sweep_cost(np.stack(plans), observation, surroundings, a1, SweepConfig(**values))
+def swept(a1: RobotSpec, surroundings: Surroundings, observation: Observation, *plans, **values) -> Sweep:
+    return sweep(np.stack(plans), observation, surroundings, a1, SweepConfig(**values))
+
+
+def with_wall(a1: RobotSpec, wall_x: float) -> tuple[Surroundings, Observation]:
+    return seen(a1, lambda _: NO_CIRCLES, 1, np.concatenate([room(-6, -6, 6, 6), [[wall_x, -3, wall_x, 3]]]))
 
 
 def test_driving_at_a_wall_costs_and_the_nearer_the_more(a1: RobotSpec) -> None:
-    costs = []
-    for wall_x in (0.8, 1.2, 5.0):
-        walls = np.concatenate([room(-6, -6, 6, 6), [[wall_x, -3, wall_x, 3]]])
-        surroundings, observation = seen(a1, lambda _: NO_CIRCLES, 1, walls)
-        costs.append(cost(a1, surroundings, observation, AHEAD, STILL))
-    ahead, still = np.array(costs).T
+    ahead, still = np.array([swept(a1, *with_wall(a1, x), AHEAD, STILL).cost for x in (0.8, 1.2, 5.0)]).T
     assert ahead[0] > ahead[1] > ahead[2]
     assert ahead[2] < 1e-3
     assert (still < 0.1).all() and ahead[0] > 0.3
 
 
+def test_the_first_touch_is_when_the_footprint_gets_there(a1: RobotSpec) -> None:
+    surroundings, observation = with_wall(a1, 1.2)
+    found = swept(a1, surroundings, observation, AHEAD, STILL)
+    dt_s = np.concatenate([np.full(12, 0.1), np.full(4, 0.2)])
+    assert np.allclose(np.diff(found.time_s, prepend=0.0), dt_s)
+    commands = np.concatenate([AHEAD, np.repeat(AHEAD[-1:], 4, axis=0)])[None] * [a1.vx_max_mps, 1.0, 1.0]
+    positions, _ = poses_under(velocities_under(a1, np.zeros(3), commands, 16, dt_s), dt_s)
+    assert np.allclose(positions, found.positions[:1])
+    gap_m = 1.2 - positions[0].real - a1.length_m / 2
+    assert found.free.tolist() == [int(np.argmax(gap_m < 0.05)), 16]
+
+
 def test_somebody_who_comes_at_the_robot_makes_standing_dearer_than_leaving(a1: RobotSpec) -> None:
     surroundings, observation = seen(a1, lambda tick: np.array([[2.4 - 0.1 * tick, 0.0, 0.25]]))
-    ahead, still, back = cost(a1, surroundings, observation, AHEAD, STILL, BACK)
+    ahead, still, back = swept(a1, surroundings, observation, AHEAD, STILL, BACK).cost
     assert ahead > still > back
     surroundings, observation = seen(a1, lambda _: np.array([[1.5, 0.0, 0.25]]))  # the same place, standing
-    _, still, _ = cost(a1, surroundings, observation, AHEAD, STILL, BACK)
-    assert still < 0.01
+    assert swept(a1, surroundings, observation, STILL).cost[0] < 0.05
+
+
+def test_what_cannot_be_braked_is_forbidden_and_standing_still_is_not(a1: RobotSpec) -> None:
+    close = Surroundings(np.array([0.31 + 0.06 + 0.05j]), np.zeros(1, complex))  # 6 cm ahead of the footprint
+    ahead, still, back = swept(a1, close, OPEN, AHEAD, STILL, BACK, clearance_weight=0.0).cost
+    assert ahead > 10
+    assert still == 0 and back == 0
+    slow = swept(a1, close._replace(points_m=np.array([1.2 + 0j])), OPEN, AHEAD, clearance_weight=0.0).cost[0]
+    assert 0 < slow < 2  # there is time to brake
+
+
+def test_whatever_leads_away_is_welcome_where_it_is_too_close_already(a1: RobotSpec) -> None:
+    touching = Surroundings(np.array([0.31 + 0.02 + 0j]), np.zeros(1, complex))
+    ahead, back = swept(a1, touching, OPEN, AHEAD, BACK).cost
+    assert ahead > 10 > back
+
+
+def test_a_margin_grows_round_what_moves_alone(a1: RobotSpec) -> None:
+    beside = np.array([0.0 + 0.5j])  # 0.34 m from the footprint
+    for velocity, growth, touched in ((1e-6, 0.2, True), (1e-6, 0.0, False), (0.0, 0.2, False)):
+        surroundings = Surroundings(beside, np.array([velocity + 0j]))
+        assert (swept(a1, surroundings, OPEN, STILL, growth_mps=growth).free[0] < 16) == touched
+
+
+def test_following_somebody_closely_costs_since_he_may_stop_or_turn_back(a1: RobotSpec) -> None:
+    ahead_of_it = Surroundings(np.array([0.31 + 0.35 + 0j]), np.array([1.0 + 0j]))  # as fast as the robot, 0.35 m ahead
+    moving = replace(OPEN, twist_base=np.array([1.0, 0.0, 0.0], np.float32))
+    none, stops, turns, both = (
+        swept(a1, ahead_of_it, moving, AHEAD, STILL, clearance_weight=0.0, stop_weight=stop, turn_weight=turn).cost
+        for stop, turn in ((0.0, 0.0), (1.0, 0.0), (0.0, 1.0), (1.0, 1.0))
+    )
+    assert none.tolist() == [0.0, 0.0]
+    assert 0.5 < stops[0] < turns[0] < 1.0
+    assert stops[1] == 0 and turns[1] < turns[0]
+    assert np.allclose(both, stops + turns)
 
 
 def test_nothing_near_costs_nothing_and_neither_does_the_unseen(a1: RobotSpec) -> None:
     surroundings, observation = seen(a1, lambda _: NO_CIRCLES, 1)
-    assert np.allclose(cost(a1, surroundings, observation, AHEAD, BACK), 0, atol=1e-4)
-    assert np.array_equal(cost(a1, Surroundings(), observation, AHEAD), [0.0])
+    assert np.allclose(swept(a1, surroundings, observation, AHEAD, BACK).cost, 0, atol=1e-4)
+    assert np.array_equal(swept(a1, Surroundings(), observation, AHEAD).cost, [0.0])
 
 
 def test_weights_switch_the_terms(a1: RobotSpec) -> None:
-    walls = np.concatenate([room(-6, -6, 6, 6), [[0.8, -3, 0.8, 3]]])
-    surroundings, observation = seen(a1, lambda _: NO_CIRCLES, 1, walls)
-    both = cost(a1, surroundings, observation, AHEAD)[0]
-    touch = cost(a1, surroundings, observation, AHEAD, clearance_weight=0.0)[0]
-    near = cost(a1, surroundings, observation, AHEAD, collision_weight=0.0)[0]
+    both, touch, near, none = (
+        swept(a1, *with_wall(a1, 0.8), AHEAD, **values).cost[0]
+        for values in (
+            {"forbidden": 0.0},
+            {"forbidden": 0.0, "clearance_weight": 0.0},
+            {"forbidden": 0.0, "collision_weight": 0.0},
+            {"forbidden": 0.0, "collision_weight": 0.0, "clearance_weight": 0.0},
+        )
+    )
     assert both == pytest.approx(touch + near) and touch > 0 and near > 0
+    assert none == 0
 
 
 def test_points_are_carried_forward_in_the_base_frame() -> None:
     surroundings = Surroundings(np.array([2 + 1j, -1 + 0j]), np.array([0 + 0.5j, 0j]))
-    points = points_ahead(surroundings, np.array([1.0, 0.0, np.pi / 2]), np.array([1.0, 2.0]), 10.0)
+    pose, times = np.array([1.0, 0.0, np.pi / 2]), np.array([1.0, 2.0])
+    points = points_ahead(surroundings, pose, times, 10.0)
     assert np.allclose(points[:, 0], [1.5 - 1j, 2.0 - 1j], atol=1e-6)
     assert np.allclose(points[:, 1], [2j, 2j], atol=1e-6)
     assert points_ahead(surroundings, np.zeros(3), np.array([1.0]), 0.5).shape == (1, 0)
+    still, moving = still_and_moving(surroundings, pose, times, 10.0)
+    assert np.allclose(still, [2j], atol=1e-6)
+    assert np.allclose(moving, [[1.5 - 1j], [2.0 - 1j]], atol=1e-6)
+    still, moving = still_and_moving(surroundings, pose, times, 1.9)  # the mover is within reach at first
+    assert still.shape == (0,) and moving.shape == (2, 1)
+    assert [part.shape for part in still_and_moving(Surroundings(), pose, times, 9.0)] == [(0,), (2, 0)]
 
 
-@pytest.mark.parametrize("values", [{"margin_m": -1.0}, {"clearance_decay_m": 0.0}])
+@pytest.mark.parametrize("values", [{"margin_m": -1.0}, {"clearance_decay_m": 0.0}, {"tail_step_s": 0.0}])
 def test_bad_settings_are_refused(values) -> None:
     with pytest.raises(ConfigError, match=next(iter(values))):
         SweepConfig(**values)

@@ -50,14 +50,14 @@ def drive(policy: Policy, ticks: int, seed: int = 0, scan: bool = True) -> list[
     return decisions
 
 
-@pytest.mark.parametrize("planner", ["actor", "mppi"])
+@pytest.mark.parametrize("planner", ["actor", "mppi", "imagination"])
 def test_same_seed_same_decisions_within_the_robots_limits(run_folder: Path, planner: str) -> None:
     policy = make_policy(str(run_folder), SPEC, planner=planner)
     first, second = drive(policy, 5), drive(policy, 5)
     for a, b in zip(first, second, strict=True):
         assert np.array_equal(a.command.velocity, b.command.velocity)
         assert SPEC.vx_min_mps <= a.command.vx_mps <= SPEC.vx_max_mps
-        assert a.why == planner
+        assert a.why == ("actor" if planner == "actor" else "mppi")
     assert [d.command.valid_until_ns - t * 100_000_000 for t, d in enumerate(first)] == [COMMAND_LIFE_NS] * 5
 
 
@@ -68,8 +68,30 @@ def test_planner_explains_itself_with_an_imagined_path_from_the_robot(run_folder
     assert decision.imagined_path_odom_m.shape == (policy.config.horizon + 1, 2)  # type: ignore[attr-defined]
     assert np.allclose(decision.imagined_path_odom_m[0], [0.1, 0.0])
     assert {"score", "rejected"} <= set(decision.details)
-    other = make_policy(str(run_folder), SPEC, planner="mppi")
-    assert not np.array_equal(drive(other, 3, seed=1)[-1].command.velocity, decision.command.velocity)
+
+
+@pytest.mark.parametrize("planner", ["mppi", "geometry"])
+def test_the_seed_drives_the_planners_noise(run_folder: Path, planner: str) -> None:
+    policy = make_policy(str(run_folder), SPEC, planner=planner)
+    far = replace(observation(0), scan_m=np.full(128, 7.0, np.float32))
+    first, second = (policy.act(policy.reset(seed), far)[1].imagined_path_odom_m for seed in (0, 1))
+    assert first is not None and second is not None
+    assert not np.array_equal(first, second)
+
+
+def test_geometry_alone_never_asks_the_agent(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = make_policy(str(run_folder), SPEC, planner="geometry")
+
+    def asked(*_: Any) -> None:
+        raise AssertionError("the agent was asked")
+
+    for name in ("step", "encode", "observe"):
+        monkeypatch.setattr(Agent, name, asked, raising=False)
+    far = replace(observation(0), scan_m=np.full(128, 7.0, np.float32))
+    _, decision = policy.act(policy.reset(0), far)
+    assert decision.why == "mppi" and decision.command.vx_mps > 0.2
+    _, decision = policy.act(policy.reset(0), observation(0, scan=False))
+    assert decision.why == "stop: no scan" and not decision.command.velocity.any()
 
 
 def test_imagined_path_of_a_constant_turn_is_a_circle() -> None:

@@ -121,7 +121,7 @@ def test_patches_hold_each_cell_once_in_its_place() -> None:
 
 def test_scan_encoder_is_equivariant_to_turning_by_a_sector() -> None:
     torch.manual_seed(0)
-    encoder = ScanEncoder(EncoderConfig(), 128)
+    encoder = ScanEncoder(EncoderConfig(), SPEC)
     scan = torch.rand(1, 128) * 5 + 0.2
     turned = encoder({"scan_m": scan.roll(8, -1)}).unflatten(-1, (16, -1))
     assert torch.allclose(turned, encoder({"scan_m": scan}).unflatten(-1, (16, -1)).roll(1, 1), atol=1e-6)

@@ -1,0 +1,46 @@
+"""Classical experts beside the agent: they drive some streams, and say in others what they would do (DAgger).
+
+Ross, Gordon and Bagnell 2011. Whatever they say is a label of the step; the actor is drawn towards it with a weight
+that fades (`robonav.learning.config.KickstartConfig`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robonav.learning.config import KickstartConfig
+from robonav.learning.streams import Streams
+from robonav.types import ACTION_SIZE, Policy, RobotSpec
+
+ExpertFactory = Callable[[str, RobotSpec], Policy]
+"""Makes a policy from its name; must be picklable."""
+_SALT = 0x65787072  # keeps the draw of who drives apart from the scene's own
+
+
+class Experts:
+    """One expert a stream, for the first streams of a worker."""
+
+    def __init__(self, config: KickstartConfig, factory: ExpertFactory, streams: Streams, count: int) -> None:
+        self.config, self.streams, self.count = config, streams, min(config.streams, count)
+        self.policies = [factory(config.policy, streams.robot(i)) for i in range(self.count)]
+        self.states: list[Any] = [None] * self.count
+        self.drives = np.zeros(count, np.bool_)  # whether the expert drives a stream's episode
+
+    def begin(self, stream: int, seed: int) -> None:
+        """An episode of a stream begins with the next observation."""
+        if stream < self.count:
+            self.states[stream] = self.policies[stream].reset(seed)
+            self.drives[stream] = np.random.default_rng([seed, _SALT]).random() < self.config.drive
+
+    def actions(self, n: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Actions (n, 3) that the experts would take now, and (n,) 1 where there is one."""
+        actions, labelled = np.zeros((n, ACTION_SIZE), np.float32), np.zeros(n, np.float32)
+        for i, policy in enumerate(self.policies):
+            self.states[i], decision = policy.act(self.states[i], self.streams.observation(i))
+            actions[i] = self.streams.robot(i).velocity_to_action(decision.command.velocity)
+            labelled[i] = 1.0
+        return actions, labelled

@@ -1,0 +1,65 @@
+"""The local planner: what is known at a tick becomes prices of plans, and `robonav.planning.mppi` finds the best."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robonav.planning.mppi import Imagination, MPPIConfig, Plan, PlannerState, initial_planner_state, plan
+from robonav.planning.progress import RouteAhead, change_m, progress_m, route_ahead
+from robonav.planning.situation import Situation
+from robonav.planning.surroundings import Surroundings
+from robonav.planning.sweep import sweep
+from robonav.planning.window import reachable_commands
+from robonav.types import Observation, RobotSpec
+
+Singles = NDArray[np.float32]
+
+
+class LocalPlanner:
+    """Plans from observations. Holds constants only."""
+
+    def __init__(self, spec: RobotSpec, config: MPPIConfig | None = None) -> None:
+        self.spec, self.config = spec, config or MPPIConfig()
+
+    def reset(self, seed: int) -> PlannerState:
+        """No plan yet; the seed drives the noise."""
+        return initial_planner_state(self.config, seed)
+
+    def plan(
+        self,
+        state: PlannerState,
+        observation: Observation,
+        situation: Situation,
+        surroundings: Surroundings,
+        imagine: Imagination | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> Plan:
+        """The best plan at a tick; without anybody who dreams, by its geometry and progress alone."""
+        spec, c = self.spec, self.config
+        if imagine is None or not c.imagination:
+            missing = {"scan": surroundings.points_m is None, "route": situation.route_odom_m is None}
+            if any(missing.values()):
+                stopped = self.reset(state.seed)._replace(tick=state.tick + 1)
+                why = f"stop: no {next(name for name, absent in missing.items() if absent)}"
+                return Plan(stopped.plan[0], stopped.plan, 0.0, 0, 0, why, stopped)
+        route: RouteAhead | None = None
+        if c.progress and situation.route_odom_m is not None:
+            length_m = spec.vx_max_mps * (c.horizon * spec.dt_s + c.sweep.tail_s) + 1.0
+            route = route_ahead(situation.route_odom_m, situation.progress_m, observation, length_m)
+
+        def price(actions: Singles) -> Singles:
+            swept = sweep(actions, observation, surroundings, spec, c.sweep)
+            cost = swept.cost if c.geometry else np.zeros(len(actions), np.float32)
+            if route is not None:
+                free = swept.free if c.geometry else np.full(len(actions), len(swept.time_s))
+                gain = progress_m(route, swept.positions, swept.yaw_rad, free, swept.time_s, spec.vx_max_mps, c.route)
+                cost = cost - gain + change_m(spec.action_to_velocity(actions[:, 0]), observation, c.route)
+            return cost
+
+        commands = reachable_commands(spec, observation.twist_base, c.samples)
+        constants = spec.velocity_to_action(commands).astype(np.float32)
+        return plan(imagine, state, c, price, clock, constants)

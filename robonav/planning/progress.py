@@ -1,0 +1,102 @@
+"""How far plans lead along the route: the term of a plan's score that needs neither a world model nor obstacles."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robonav.errors import ConfigError, explain
+from robonav.geometry import inverse_transform_points
+from robonav.planning.routes import cumulative_length_m, points_at
+from robonav.types import Observation
+
+Singles = NDArray[np.float32]
+_STEP_M = 0.1  # of the route's points
+_AIM_M = 0.6  # how far ahead of a plan's end the route is looked at for the heading
+
+
+@dataclass(frozen=True, slots=True)
+class ProgressConfig:
+    """Prices in metres of progress."""
+
+    route_weight: float = 0.4
+    """Per metre beside the route, at the plan's end."""
+    heading_weight: float = 0.15
+    """Per radian off the route's direction, at the plan's end."""
+    arrival_m: float = 0.3
+    """How near the route's end counts as arrived: what is left of the plan's time then counts as driven at full speed,
+    so that plans do not slow down before the goal; 0 switches it off."""
+    change_weight: float = 0.05
+    """Per m/s, and a third of it per rad/s, that the first command differs from the last one."""
+
+    def __post_init__(self) -> None:
+        """Checks signs.
+
+        Raises:
+            ConfigError: a negative number.
+        """
+        for name in self.__dataclass_fields__:
+            if getattr(self, name) < 0:
+                raise ConfigError(explain(f"progress: {name}", "0 or more", getattr(self, name)))
+
+
+class RouteAhead(NamedTuple):
+    """What is left of the route, in the base frame."""
+
+    line: NDArray[np.complex64]  # (M,) points x + iy every 0.1 m from where the robot is on it; the end repeats itself
+    end: complex
+    length_m: float  # from where the robot is to the end
+
+
+def route_ahead(
+    route_odom_m: NDArray[np.floating], progress_m: float, observation: Observation, length_m: float
+) -> RouteAhead:
+    """The next `length_m` of a route (n, 2) of which the robot has done `progress_m`, and the route's end."""
+    whole_m = float(cumulative_length_m(route_odom_m)[-1])
+    arc_m = np.append(np.arange(0.0, length_m, _STEP_M) + progress_m, whole_m)
+    line = inverse_transform_points(observation.pose_odom_base, points_at(route_odom_m, arc_m))
+    points = (line[:, 0] + 1j * line[:, 1]).astype(np.complex64)
+    return RouteAhead(points[:-1], complex(points[-1]), max(whole_m - progress_m, 0.0))
+
+
+def progress_m(
+    route: RouteAhead,
+    positions: NDArray[np.complex64],
+    yaw_rad: Singles,
+    free: NDArray[np.int64],
+    time_s: NDArray[np.floating],
+    full_mps: float,
+    config: ProgressConfig,
+) -> Singles:
+    """(K,) progress of plans along the route, less the prices of being beside it and of looking away from it.
+
+    Args:
+        route: what is ahead.
+        positions: (K, T) x + iy.
+        yaw_rad: (K, T).
+        free: (K,) steps before the first touch; what comes after does not count.
+        time_s: (T,) ends of the steps.
+        full_mps: speed at which time that is left at the goal counts.
+        config: prices.
+    """
+    rows, last = np.arange(len(positions)), np.maximum(free - 1, 0)
+    ends, yaw = positions[rows, last], yaw_rad[rows, last]
+    line = route.line
+    beside = np.abs(ends[:, None] - line[None])
+    nearest = beside.argmin(axis=1)
+    aim = line[np.minimum(nearest + round(_AIM_M / _STEP_M), len(line) - 1)] - ends
+    off = np.where(np.abs(aim) < 0.05, 0.0, np.abs(np.angle(aim * np.exp(-1j * yaw))))
+    gain = _STEP_M * nearest - config.route_weight * beside[rows, nearest] - config.heading_weight * off
+    there = (np.abs(positions - np.complex64(route.end)) < config.arrival_m) & (np.arange(len(time_s)) < free[:, None])
+    left_s = time_s[-1] - time_s[there.argmax(axis=1)]
+    return np.asarray(np.where(there.any(axis=1), route.length_m + full_mps * left_s, gain), np.float32)
+
+
+def change_m(commands: NDArray[np.floating], observation: Observation, config: ProgressConfig) -> Singles:
+    """(K,) price of first commands (K, 3) m/s and rad/s that differ from the last one."""
+    change = np.abs(commands - observation.last_command)
+    price = config.change_weight * (np.hypot(change[:, 0], change[:, 1]) + change[:, 2] / 3)
+    return np.asarray(price, np.float32)

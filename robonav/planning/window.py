@@ -1,0 +1,25 @@
+"""The dynamic window (Fox, Burgard and Thrun 1997): constant commands that the robot can reach within a step."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robonav.types import RobotSpec
+
+
+def reachable_commands(
+    spec: RobotSpec, twist_base: NDArray[np.floating], samples: tuple[int, int, int]
+) -> NDArray[np.float32]:
+    """(N, 3) commands in m/s and rad/s on a grid of `samples` vx, vy and yaw rates, with standstill."""
+    reach = np.array([spec.acceleration_max_mps2, spec.acceleration_max_mps2, spec.yaw_acceleration_max_radps2])
+    reach = reach * max(spec.lag_s + spec.dt_s, 2 * spec.dt_s)
+    low = np.array([spec.vx_min_mps, -spec.vy_max_mps, -spec.yaw_rate_max_radps])
+    high = np.array([spec.vx_max_mps, spec.vy_max_mps, spec.yaw_rate_max_radps])
+    low, high = (
+        np.maximum(low, np.minimum(twist_base - reach, high)),
+        np.minimum(high, np.maximum(twist_base + reach, low)),
+    )
+    axes = [np.unique(np.append(np.linspace(a, b, n), 0.0)) for a, b, n in zip(low, high, samples, strict=True)]
+    grid = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
+    return grid.astype(np.float32)

@@ -1,0 +1,74 @@
+"""Candidate dreams: scores and disagreement against a loop over single dreams."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from tiny import AGENT
+
+from robonav.config import load_robot
+from robonav.imagination.agent import Agent, AgentState
+from robonav.imagination.candidates import CandidateDreams, TorchImagination
+
+SPEC = load_robot("a1")
+K, P, L = 5, 2, 4
+
+
+def dreams(heads: int) -> tuple[Agent, AgentState, list[torch.Tensor]]:
+    torch.manual_seed(0)
+    agent = Agent(replace(AGENT, model=replace(AGENT.model, prior_heads=heads)), SPEC).eval().requires_grad_(False)
+    c = agent.model.config
+    gumbel = -torch.empty(L, K, c.sampled_groups, c.classes).exponential_().log()
+    noise = [torch.rand(K, L, 3) * 2 - 1, torch.randn(P, L, 3), gumbel]
+    state = agent.initial_state(1)
+    return agent, state._replace(latent=torch.softmax(torch.randn(1, 16), -1)), noise
+
+
+@pytest.mark.parametrize("heads", [0, 2])
+def test_scores_and_disagreement_are_those_of_single_dreams(heads: int) -> None:
+    agent, start, (wanted, jitter, gumbel) = dreams(heads)
+    model, discount = agent.model, agent.config.behavior.discount
+    with torch.no_grad():
+        model.proceed[-1].bias.fill_(-0.5)
+        actions, scores, doubts = CandidateDreams(agent)(start.world, start.latent, wanted, jitter, gumbel)
+    assert torch.equal(actions[P:], wanted[P:])
+    for k in range(K):
+        state, latent = start.world, start.latent
+        score, doubt, weight = 0.0, 0.0, 1.0
+        for t in range(L):
+            action = actions[k : k + 1, t]
+            state = model.advance(state, latent, action)
+            doubt += weight * float(model.disagreement(state.memory, latent, action)[0]) / L
+            latent = model.sample_with(model.prior(state.memory, latent, action), gumbel[t, k : k + 1])
+            f = model.features(state.memory, latent)
+            score += weight * float(model.reward.mean(f)[0])
+            weight *= discount * float(torch.sigmoid(model.proceed(f))[0, 0])
+        score += weight * float(agent.behavior.critic.mean(f)[0])
+        assert float(scores[k]) == pytest.approx(score, abs=1e-5)
+        assert float(doubts[k]) == pytest.approx(doubt, rel=1e-4, abs=1e-7)
+    assert bool((doubts > 0).all()) == (heads > 0)
+
+
+def test_what_comes_after_an_end_is_not_held_against_a_plan() -> None:
+    agent, start, noise = dreams(2)
+    with torch.no_grad():
+        agent.model.proceed[-1].bias.fill_(-30.0)
+        doubts = CandidateDreams(agent)(start.world, start.latent, *noise)[2]
+        agent.model.proceed[-1].bias.fill_(30.0)
+        longer = CandidateDreams(agent)(start.world, start.latent, *noise)[2]
+    assert bool((doubts < longer).all())
+
+
+def test_disagreement_is_taken_off_the_score_by_its_weight() -> None:
+    agent, start, noise = dreams(2)
+    arrays = [n.numpy() for n in noise]
+    plain_actions, plain = TorchImagination(agent, start)(*arrays)
+    actions, scores = TorchImagination(agent, start, disagreement_weight=3.0)(*arrays)
+    with torch.no_grad():
+        doubts = CandidateDreams(agent)(start.world, start.latent, *noise)[2]
+    assert np.array_equal(actions, plain_actions)
+    assert np.allclose(plain - scores, 3 * doubts.numpy(), atol=1e-6)
+    assert (plain > scores).all()

@@ -1,0 +1,202 @@
+"""Streams: analytic batches give what single environments give, episodes begin as announced, experts label."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from counting_env import SPEC, CountingFactory
+from tiny import AGENT, tiny_config
+
+from policies.registry import make_policy
+from robonav.config import load_robot
+from robonav.errors import ConfigError
+from robonav.learning.augment import lose_sensors
+from robonav.learning.collector import Collector, WorkerConfig
+from robonav.learning.config import CollectConfig, KickstartConfig, SensorLossConfig
+from robonav.learning.replay_events import BLOCKED_ROUTE, COLLISION, NEAR_MISS, SUCCESS
+from robonav.learning.streams import Coming, GymStreams, events_of
+from robonav.types import MODALITIES, policy_input_shapes
+from sim.env import NavigateEnv
+from sim.streams import StreamsOf, errors_of, groups_of
+
+COLLECT = CollectConfig(
+    envs=4, steps=6, greedy_envs=1, simulator="analytic", robots=("a1", "vision60"), imperfect=0.5, scenes=("rooms",)
+)
+
+
+def test_analytic_streams_give_what_single_environments_give() -> None:
+    presets = ("rooms", "crowd-few")
+    batch = StreamsOf(COLLECT, "a1", presets)(0, 4)
+    envs: dict[int, NavigateEnv] = {}
+    for (robot, imperfect), worlds in groups_of(COLLECT, "a1", 4).items():
+        for world in worlds:
+            envs[world] = NavigateEnv("rooms", robot, fidelity="analytic", **errors_of(COLLECT, imperfect))
+    single = GymStreams([envs[world] for world in range(4)])
+    for streams in (batch, single):
+        for world in range(4):
+            streams.begin(world, Coming(40 + world, presets[world // 2]))
+        streams.restart()
+    rng, ended = np.random.default_rng(0), []
+    for step in range(40):
+        ours, theirs = batch.observations(), single.observations()
+        for name in theirs:
+            assert np.array_equal(ours[name], theirs[name]), name
+        for world in range(4):
+            a, b = batch.observation(world), single.observation(world)
+            assert a.stamp_ns == b.stamp_ns
+            assert np.array_equal(a.pose_odom_base, b.pose_odom_base)
+        action = rng.uniform(-1, 1, (4, 3)).astype(np.float32)
+        action[:, 0] = 1.0
+        for world in ended:
+            for streams in (batch, single):
+                streams.begin(world, Coming(80 + world + step, presets[world % 2]))
+        a, b = batch.step(action), single.step(action)
+        ended = np.flatnonzero(a.terminated | a.truncated).tolist()
+        assert np.allclose(a.reward, b.reward, atol=1e-6)
+        assert np.array_equal(a.terminated, b.terminated)
+        assert a.outcomes == b.outcomes
+        assert np.array_equal(a.events & (0xFF ^ BLOCKED_ROUTE), b.events)
+    assert [batch.robot(i).name for i in range(4)] == ["a1", "vision60", "a1", "vision60"]
+    batch.close()
+    single.close()
+
+
+def test_an_episode_that_ended_is_followed_by_the_announced_one() -> None:
+    streams = CountingFactory()(0, 2)
+    streams.begin(0, Coming(10))  # 3 steps long
+    streams.begin(1, Coming(14))  # 7 steps long
+    streams.restart()
+    action = np.zeros((2, 3), np.float32)
+    for _ in range(2):
+        assert not streams.step(action).terminated.any()
+    moved = streams.step(action)
+    assert moved.terminated.tolist() == [True, False]
+    assert moved.outcomes == ["success", None]
+    assert moved.events.tolist() == [SUCCESS, 0]
+    streams.begin(0, Coming(33))
+    moved = streams.step(action)
+    assert moved.first.tolist() == [True, False]
+    assert moved.reward[0] == 0
+    assert streams.observations()["goal_base_m"].tolist() == [[33, 0], [14, 4]]
+
+
+def test_worlds_are_spread_over_robots_and_errors() -> None:
+    collect = replace(COLLECT, robots=("a1", "go1", "aliengo", "vision60"), imperfect=0.5)
+    groups = groups_of(collect, "a1", 32)
+    assert sorted(world for worlds in groups.values() for world in worlds) == list(range(32))
+    assert {key: len(worlds) for key, worlds in groups.items()} == {
+        (robot, wrong): 4 for robot in collect.robots for wrong in (False, True)
+    }
+    last = {key for key, worlds in groups.items() for world in worlds if world >= 28}
+    assert {wrong for _, wrong in last} == {False, True}  # the greedy ones, which measure, see both
+    assert set(groups_of(replace(collect, imperfect=0.0, robots=()), "go1", 3)) == {("go1", False)}
+
+
+def test_robots_with_other_sensors_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    fewer = replace(SPEC, lidar=replace(SPEC.lidar, beams=64))
+    monkeypatch.setattr("sim.streams.load_robot", lambda name: fewer if name == "go1" else SPEC)
+    with pytest.raises(ConfigError, match=r"collect\.robots: expected sensors as those of 'a1', got others of 'go1'"):
+        groups_of(replace(COLLECT, robots=("a1", "go1")), "a1", 4)
+
+
+def test_an_unknown_scene_or_randomisation_is_one_line() -> None:
+    streams = StreamsOf(replace(COLLECT, imperfect=0.0), "a1", ("rooms",))(0, 2)
+    with pytest.raises(ConfigError, match="scene: expected one of rooms, got maze"):
+        streams.begin(0, Coming(1, "maze"))
+    with pytest.raises(ConfigError, match="randomisation: expected 'off' in a batch made without errors"):
+        streams.begin(0, Coming(1, "rooms", "sim2real"))
+
+
+@pytest.mark.parametrize(
+    ("outcome", "clearance_m", "blocked", "bits"),
+    [
+        (None, 0.5, False, 0),
+        (None, 0.05, False, NEAR_MISS),
+        ("collision", 0.0, True, NEAR_MISS | COLLISION | BLOCKED_ROUTE),
+        ("success", 1.0, False, SUCCESS),
+        ("timeout", 1.0, False, 0),
+    ],
+)
+def test_events_of_a_step(outcome: str | None, clearance_m: float, blocked: bool, bits: int) -> None:
+    assert events_of(outcome, clearance_m, blocked) == bits
+
+
+def collected(drive: float, streams: int = 2) -> tuple[Collector, dict[str, Any]]:
+    kickstart = KickstartConfig(streams=streams, policy="astar", drive=drive)
+    worker = WorkerConfig(0, 5, COLLECT, AGENT, SPEC, (0,) * 4, kickstart=kickstart, expert=make_policy)
+    collector = Collector(worker, StreamsOf(COLLECT, "a1", ("rooms",)))
+    return collector, collector.collect(0, 6, None)[0]
+
+
+def test_experts_label_their_streams_and_drive_their_share() -> None:
+    _, dagger = collected(0.0)
+    assert dagger["labelled"].tolist() == [[1.0] * 6, [1.0] * 6, [0.0] * 6, [0.0] * 6]
+    assert not np.array_equal(dagger["action"][0], dagger["label"][0])
+    assert not dagger["label"][2:].any()
+    _, driven = collected(1.0)
+    assert np.array_equal(driven["action"][:2], driven["label"][:2])
+    assert np.array_equal(driven["action"][2:], dagger["action"][2:])  # the others do not notice
+    assert driven["label"][0, :, 0].max() > 0.2
+
+
+def test_a_label_is_what_the_expert_would_do_on_its_own() -> None:
+    collector, chunk = collected(1.0, streams=1)
+    env = NavigateEnv("rooms", "a1", fidelity="analytic")
+    seed = 6 * 1_000_000
+    env.reset(seed=seed, options={"preset": "rooms", "randomisation": "off"})
+    policy = make_policy("astar", load_robot("a1"))
+    state = policy.reset(seed)
+    for t in range(6):
+        state, decision = policy.act(state, env.observation())
+        action = env.robot.velocity_to_action(decision.command.velocity).astype(np.float32)
+        assert np.allclose(chunk["action"][0, t], action)
+        env.step(action)
+    assert collector.episodes == [1, 1, 1, 1]
+
+
+def test_kickstart_fades_to_its_last_weight() -> None:
+    config = KickstartConfig(weight=1.0, final=0.1, fade=100)
+    assert [round(config.weight_at(n), 3) for n in (-5, 0, 50, 100, 900)] == [1.0, 1.0, 0.55, 0.1, 0.1]
+
+
+def lossy(config: SensorLossConfig) -> dict[str, Any]:
+    shapes = policy_input_shapes(SPEC)
+    batch = {name: np.ones((200, 9, *shape), np.float32) for name, shape in shapes.items()}
+    lose_sensors(batch, np.random.default_rng(3), config)
+    return batch
+
+
+def test_lost_sensors_stay_lost_and_are_silent() -> None:
+    batch = lossy(SensorLossConfig(share=0.5))
+    present = batch["present"]
+    assert (np.diff(present, axis=1) <= 0).all()
+    assert present[..., MODALITIES.index("goal")].all()
+    names = {"scan": ("scan_m", "flow_mps"), "local_map": ("local_map",), "body": ("twist_base", "robot")}
+    for modality, arrays in names.items():
+        gone = present[..., MODALITIES.index(modality)] == 0
+        assert 0.01 < gone[:, -1].mean() < 0.3
+        for name in arrays:
+            assert not batch[name][gone].any()
+            if modality != "scan":
+                assert batch[name][~gone].all()
+    blind = (batch["scan_m"][:, 0] == 0) & (present[:, 0, :1] > 0)
+    share = blind.mean(1)[blind.any(1)]
+    assert 0.1 < blind.any(1).mean() < 0.3
+    assert share.min() > 0.08
+    assert share.max() < 0.76
+    assert np.array_equal(batch["flow_mps"][:, 0, :, 0] == 0, batch["scan_m"][:, 0] == 0)
+    whole = lossy(SensorLossConfig(share=0.0))
+    assert all(values.all() for values in whole.values())
+
+
+def test_shares_of_lost_sensors_are_checked() -> None:
+    with pytest.raises(ConfigError, match="sensor_loss"):
+        SensorLossConfig(share=0.5, sector=0.9, scan=0.9)
+    with pytest.raises(ConfigError, match=r"kickstart\.drive"):
+        KickstartConfig(drive=1.5)
+    with pytest.raises(ConfigError, match="imperfect"):
+        CollectConfig(imperfect=-0.1)
+    assert tiny_config().kickstart.streams == 0
