@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from policies import registry
 from policies.bundle import (
     CARD,
+    DREAMS,
     GRAPH,
     MANIFEST,
     PARITY,
@@ -32,6 +33,7 @@ from policies.bundle import (
     load_bundle,
 )
 from policies.contract import METADATA_KEY, NEXT_PREFIX, BundleContract, TensorSpec, make_contract
+from policies.onnx_dreams import OnnxDreams
 from policies.onnx_step import OnnxStep
 from robonav.config import to_mapping
 from robonav.errors import BundleError, MissingDependencyError, explain, nearest
@@ -102,11 +104,13 @@ def write_bundle(
     parity: ParityRecording,
     card: str,
     *,
+    dreams: bytes | None = None,
     tolerance: float = PARITY_TOLERANCE,
 ) -> Bundle:
     """Writes a bundle and reads it back. An older bundle at `folder` is replaced; anything else there is refused.
 
-    The contract is put into the graph's metadata, and the graph is run against the recording before anything is
+    `dreams` is the graph of the planner's dreams. The contract is put into the graph's metadata, and the graph is run
+    against the recording before anything is
     written under the final name.
 
     Raises:
@@ -120,6 +124,9 @@ def write_bundle(
         what = f"{difference:.3g} (bundle '{contract.name}')"
         raise BundleError(explain("onnxruntime against torch", f"a difference of at most {tolerance:g}", what))
     contents = {GRAPH: model, PARITY: _parity_bytes(parity), CARD: card.encode()}
+    if dreams is not None:
+        OnnxDreams(dreams, contract)  # whether it fits
+        contents[DREAMS] = dreams
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
     record = ParityRecord(parity.ticks, float(f"{difference:.6g}"), tolerance)
     contents[MANIFEST] = encode_manifest(to_mapping(contract), hashes, asdict(record))

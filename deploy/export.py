@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from deploy.bundle import PARITY_TICKS, ParityRecording, make_contract, write_bundle
 from policies.bundle import Bundle
+from policies.onnx_dreams import PlannedDreams
 from robonav.config import from_mapping, package_versions
 from robonav.imagination.agent import Agent, AgentState
 from robonav.learning.checkpoint import Checkpoint
@@ -69,7 +70,7 @@ def to_onnx(agent: Agent, spec: RobotSpec) -> bytes:
     example += [torch.zeros(1, ACTION_SIZE), torch.zeros(1), *(tensor for _, tensor in states)]
     input_names = [*shapes, "action_prev", "reset", *(f"state.{name}" for name, _ in states)]
     output_names = ["action", "value", *(f"next.{name}" for name, _ in states)]
-    with tempfile.TemporaryDirectory() as folder, _quiet():
+    with tempfile.TemporaryDirectory() as folder, quiet():
         path = Path(folder) / "policy.onnx"
         torch.onnx.export(
             graph,
@@ -85,7 +86,7 @@ def to_onnx(agent: Agent, spec: RobotSpec) -> bytes:
 
 
 @contextlib.contextmanager
-def _quiet() -> Any:
+def quiet() -> Any:
     """The exporter talks a lot; errors still come through."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
@@ -140,7 +141,12 @@ def synthetic_ticks(spec: RobotSpec, count: int = PARITY_TICKS, seed: int = 0) -
 
 
 def export(
-    checkpoint: Checkpoint, out: str | Path, name: str, ticks: Iterable[Mapping[str, NDArray[Any]]], notes: str = ""
+    checkpoint: Checkpoint,
+    out: str | Path,
+    name: str,
+    ticks: Iterable[Mapping[str, NDArray[Any]]],
+    notes: str = "",
+    planner: PlannedDreams | None = None,
 ) -> Bundle:
     """Exports a checkpoint to the bundle folder `out`.
 
@@ -150,6 +156,7 @@ def export(
         name: of the bundle.
         ticks: PARITY_TICKS ticks of PolicyInput arrays plus ``reset``, best from real episodes.
         notes: Markdown that is added to the model card: data, results with intervals.
+        planner: sizes of the planner's dreams, exported too if given.
 
     Raises:
         BundleError: the graph and torch differ by more than the tolerance; nothing is written then.
@@ -160,7 +167,13 @@ def export(
     reads, versions = read_by(agent, spec), package_versions()
     contract = make_contract(name, spec, states, situation, reads=reads, normalisation=NORMALISATION, versions=versions)
     recording = record(agent, spec, ticks)
-    return write_bundle(out, to_onnx(agent, spec), contract, recording, model_card(name, checkpoint, notes))
+    card, graph = model_card(name, checkpoint, notes), to_onnx(agent, spec)
+    dreams = None
+    if planner is not None:
+        from deploy.export_dreams import dreams_to_onnx
+
+        dreams = dreams_to_onnx(agent, planner)
+    return write_bundle(out, graph, contract, recording, card, dreams=dreams)
 
 
 def model_card(name: str, checkpoint: Checkpoint, notes: str) -> str:

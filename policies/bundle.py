@@ -2,6 +2,7 @@
 
 ``bundle.json`` holds the contract, the SHA-256 of every other file and of itself, and the parity record;
 ``policy.onnx`` the graph, ``parity.npz`` the torch outputs that it must reproduce, ``README.md`` the model card.
+A bundle that can plan by imagination holds ``dreams.onnx`` too.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from policies.contract import METADATA_KEY, BundleContract, contract_from_mapping
+from policies.onnx_dreams import OnnxDreams
 from policies.onnx_step import OnnxStep
 from robonav.config import from_mapping
 from robonav.errors import BundleError, ConfigError, explain
@@ -22,6 +24,7 @@ GRAPH = "policy.onnx"
 PARITY = "parity.npz"
 CARD = "README.md"
 FILES = (GRAPH, PARITY, CARD)
+DREAMS = "dreams.onnx"  # not in every bundle
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,18 @@ class Bundle:
     parity: ParityRecord
     sha256: str  # of the manifest; it covers all files, so it names the bundle
     step: OnnxStep = field(repr=False)
+    dreams_model: bytes | None = field(default=None, repr=False)
+
+    def dreams(self) -> OnnxDreams:
+        """What the planner asks of the world model.
+
+        Raises:
+            BundleError: the bundle was exported without, or the graph does not fit its states.
+        """
+        if self.dreams_model is None:
+            do = "export it again with --planner"
+            raise BundleError(explain(str(self.folder), "a bundle that can imagine", f"no {DREAMS}", do))
+        return OnnxDreams(self.dreams_model, self.contract, str(self.folder / DREAMS))
 
 
 def is_bundle(folder: str | Path) -> bool:
@@ -61,9 +76,9 @@ def load_bundle(folder: str | Path) -> Bundle:
     manifest, digest = _read_manifest(folder)
     where = str(folder / MANIFEST)
     files = manifest["files"]
-    if not isinstance(files, dict) or set(files) != set(FILES):
+    if not isinstance(files, dict) or set(files) - {DREAMS} != set(FILES):
         raise BundleError(explain(f"{where}: files", ", ".join(FILES), files))
-    contents = {name: _read(folder / name) for name in FILES}
+    contents = {name: _read(folder / name) for name in sorted(files)}
     for name, content in contents.items():
         found = hashlib.sha256(content).hexdigest()
         if found != files[name]:
@@ -81,7 +96,7 @@ def load_bundle(folder: str | Path) -> Bundle:
         raise BundleError(
             explain(str(folder / GRAPH), "the contract of bundle.json in its metadata", what, "export again")
         )
-    return Bundle(folder, contract, dict(files), parity, digest, step)
+    return Bundle(folder, contract, dict(files), parity, digest, step, contents.get(DREAMS))
 
 
 def _contract_in(metadata: str | None, where: str) -> BundleContract | None:

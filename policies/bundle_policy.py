@@ -1,10 +1,11 @@
-"""A policy that runs a deployment bundle: map and route in numpy, the network in onnxruntime, no torch."""
+"""A policy that runs a deployment bundle: map, route and planning in numpy, the network in onnxruntime, no torch."""
 
 from __future__ import annotations
 
 import time
+from dataclasses import astuple, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +13,15 @@ from numpy.typing import NDArray
 from policies.bundle import Bundle, load_bundle
 from policies.contract import UINT8_INPUTS, check_robot
 from robonav.config import from_mapping
-from robonav.errors import BundleError, ConfigError
+from robonav.errors import BundleError, ConfigError, PolicyError, explain
+from robonav.planning.local import LocalPlanner, imagined_path
+from robonav.planning.mppi import MPPIConfig, PlannerState
 from robonav.planning.situation import Situation, SituationConfig, SituationTracker
+from robonav.planning.surroundings import Surroundings, SurroundingsTracker
 from robonav.types import COMMAND_LIFE_NS, Decision, Observation, PolicyInput, RobotSpec, VelocityCommand
+
+Planner = Literal["actor", "mppi", "geometry"]
+PLANNERS: tuple[Planner, ...] = get_args(Planner)
 
 
 class BundleState(NamedTuple):
@@ -23,32 +30,55 @@ class BundleState(NamedTuple):
     situation: Situation
     memory: dict[str, NDArray[Any]]  # by state name, batch of 1
     reset: bool
+    surroundings: Surroundings
+    planner: PlannerState
 
 
 class BundlePolicy:
-    """The `robonav.types.Policy` of a bundle. Deterministic: same observations, same decisions, bit for bit."""
+    """The `robonav.types.Policy` of a bundle. Deterministic: same observations and seed, same decisions, bit for bit.
 
-    def __init__(self, bundle: Bundle, spec: RobotSpec) -> None:
+    Args:
+        bundle: to run.
+        spec: the robot that it shall drive.
+        planner: "actor" takes the actor's mean; "mppi" plans by imagination, "geometry" without.
+        config: of the planner.
+    """
+
+    def __init__(
+        self, bundle: Bundle, spec: RobotSpec, planner: Planner = "actor", config: MPPIConfig | None = None
+    ) -> None:
         check_robot(bundle.contract, spec)
         where = f"{bundle.folder}: contract: situation"
         try:
-            config = from_mapping(SituationConfig, bundle.contract.situation, where)
+            situation = from_mapping(SituationConfig, bundle.contract.situation, where)
         except ConfigError as error:
             raise BundleError(str(error)) from None
+        if planner not in PLANNERS:
+            raise PolicyError(explain("planner", f"one of {', '.join(PLANNERS)}", repr(planner)))
         self.bundle = bundle
         self.spec = spec
-        self.name = bundle.contract.name
-        self._tracker = SituationTracker(spec, config)
+        self.name = bundle.contract.name if planner == "actor" else f"{bundle.contract.name}:{planner}"
+        self._planner = planner
+        self._tracker = SituationTracker(spec, situation)
+        self._surroundings = SurroundingsTracker(spec)
+        self._dreams = bundle.dreams() if planner == "mppi" else None
+        config = replace(config or MPPIConfig(), imagination=planner == "mppi")
+        if self._dreams is not None:  # the graph's sizes are fixed
+            k, own, horizon = astuple(self._dreams.planned)
+            config = replace(config, candidates=k, from_actor=own / k, horizon=horizon)
+        self._local = LocalPlanner(spec, config)
 
     def reset(self, seed: int) -> BundleState:
-        """State at the start of an episode; `seed` is not used, since nothing here is random."""
-        del seed
-        return BundleState(self._tracker.reset(), self.bundle.step.initial_state(), True)
+        """State at the start of an episode; `seed` drives the planner's noise."""
+        planner = self._local.reset(seed * 100_003)
+        memory = self.bundle.step.initial_state()
+        return BundleState(self._tracker.reset(), memory, True, self._surroundings.reset(), planner)
 
     def act(self, state: BundleState, observation: Observation) -> tuple[BundleState, Decision]:
-        """Next state and decision. `details` has the milliseconds of the stages: ``map_ms`` and ``infer_ms``.
+        """Next state and decision.
 
-        An action that is not finite becomes a stop that says so.
+        `details` has the milliseconds of the stages: ``map_ms``, ``infer_ms`` and, where it plans, ``plan_ms``. An
+        action that is not finite becomes a stop that says so.
         """
         started = time.perf_counter()
         situation = self._tracker.update(state.situation, observation)
@@ -57,19 +87,24 @@ class BundlePolicy:
         inputs = graph_inputs(policy_input, observation, self.spec, state.reset)
         inputs = {tensor.name: inputs[tensor.name] for tensor in self.bundle.contract.inputs}
         memory, outputs = self.bundle.step.step(state.memory, inputs)
-        inferred = time.perf_counter()
-        action, value = outputs["action"][0], float(outputs["value"][0])
-        why = "actor"
+        details = {"map_ms": (mapped - started) * 1e3, "infer_ms": (time.perf_counter() - mapped) * 1e3}
+        action, value, why, path = outputs["action"][0], float(outputs["value"][0]), "actor", None
+        surroundings, planner = state.surroundings, state.planner
+        if self._planner != "actor":
+            began = time.perf_counter()
+            tracked = None if situation.of_beam is None else (situation.tracks, situation.of_beam)
+            surroundings = self._surroundings.update(surroundings, observation, tracked)
+            imagine = None if self._dreams is None else self._dreams.of(memory)
+            found = self._local.plan(planner, observation, situation, surroundings, imagine)
+            action, planner, why = found.action, found.state, found.why
+            path = imagined_path(observation, found.actions, self.spec)
+            details |= {"plan_ms": (time.perf_counter() - began) * 1e3, "score": found.score}
         if not (np.isfinite(action).all() and np.isfinite(value)):
             action, value, why = np.zeros(3), 0.0, "stop: action not finite"
-        decision = Decision(
-            command=VelocityCommand.of(self.spec.action_to_velocity(action), observation.stamp_ns + COMMAND_LIFE_NS),
-            value=value,
-            why=why,
-            route_odom_m=situation.route_odom_m,
-            details={"map_ms": (mapped - started) * 1e3, "infer_ms": (inferred - mapped) * 1e3},
-        )
-        return BundleState(situation, memory, False), decision
+        velocity = self.spec.action_to_velocity(action)
+        command = VelocityCommand.of(velocity, observation.stamp_ns + COMMAND_LIFE_NS)
+        decision = Decision(command, value, why, situation.route_odom_m, path, details)
+        return BundleState(situation, memory, False, surroundings, planner), decision
 
 
 def graph_inputs(
@@ -85,11 +120,12 @@ def graph_inputs(
     return inputs
 
 
-def load(folder: str | Path, spec: RobotSpec | None = None) -> BundlePolicy:
+def load(folder: str | Path, spec: RobotSpec | None = None, planner: Planner = "actor") -> BundlePolicy:
     """Loads a bundle as a policy for a robot; without `spec`, for the bundle's own robot.
 
     Raises:
-        BundleError: the bundle is damaged, or was exported for another robot.
+        BundleError: the bundle is damaged, was exported for another robot, or without what the planner needs.
+        PolicyError: an unknown planner.
     """
     bundle = load_bundle(folder)
-    return BundlePolicy(bundle, spec or bundle.contract.robot)
+    return BundlePolicy(bundle, spec or bundle.contract.robot, planner)

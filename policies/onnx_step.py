@@ -34,7 +34,7 @@ class OnnxStep:
 
     def __init__(self, model: bytes, contract: BundleContract, where: str = "policy.onnx") -> None:
         self.contract = contract
-        self._session = _session(model, where)
+        self._session = open_session(model, where)
         graph_inputs = [*contract.inputs, *(_renamed(t, STATE_PREFIX) for t in contract.states)]
         graph_outputs = [*contract.outputs, *(_renamed(t, NEXT_PREFIX) for t in contract.states)]
         _check_tensors(self._session.get_inputs(), graph_inputs, f"{where}: inputs")
@@ -70,7 +70,13 @@ def _renamed(tensor: TensorSpec, prefix: str) -> TensorSpec:
     return TensorSpec(prefix + tensor.name, tensor.dtype, tensor.shape)
 
 
-def _session(model: bytes, where: str) -> Any:
+def open_session(model: bytes, where: str) -> Any:
+    """A session on one thread of the CPU.
+
+    Raises:
+        BundleError: no ONNX graph that onnxruntime loads.
+        MissingDependencyError: onnxruntime is not installed.
+    """
     try:
         import onnxruntime
     except ImportError:

@@ -34,7 +34,7 @@ def make_policy(name_or_dir: str | Path, spec: RobotSpec, **options: Any) -> Pol
     Args:
         name_or_dir: a preset or .toml file of a baseline, a name under ``policies/pretrained``, or a path.
         spec: the robot that it shall drive.
-        options: ``planner`` ("actor" or "mppi") for checkpoints; baselines and bundles take none.
+        options: ``planner`` ("actor", "mppi", ...) for checkpoints and bundles; baselines take none.
 
     Raises:
         PolicyError: unknown name, a folder that holds no policy, or an option that it does not take.
@@ -53,8 +53,7 @@ def make_policy(name_or_dir: str | Path, spec: RobotSpec, **options: Any) -> Pol
         if kind == "bundle":
             from policies import bundle_policy
 
-            _refuse(options, f"bundle {path}")
-            return cast(Policy, bundle_policy.load(path, spec))
+            return cast(Policy, bundle_policy.load(path, spec, **options))
         if kind == "checkpoint":
             from policies import world_model_policy
 
@@ -81,4 +80,6 @@ def _refuse(options: dict[str, Any], where: str) -> None:
         PolicyError: there is one.
     """
     if options:
-        raise PolicyError(explain(where, "no options", ", ".join(sorted(options)), "options are for checkpoints"))
+        raise PolicyError(
+            explain(where, "no options", ", ".join(sorted(options)), "options are for checkpoints and bundles")
+        )

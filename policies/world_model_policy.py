@@ -18,7 +18,7 @@ from robonav.errors import PolicyError, explain
 from robonav.imagination.agent import Agent, AgentState
 from robonav.imagination.candidates import TorchImagination
 from robonav.learning.checkpoint import load_agent
-from robonav.planning.local import LocalPlanner
+from robonav.planning.local import LocalPlanner, imagined_path
 from robonav.planning.mppi import MPPIConfig, PlannerState
 from robonav.planning.situation import Situation, SituationConfig, SituationTracker
 from robonav.planning.surroundings import Surroundings, SurroundingsTracker
@@ -26,7 +26,6 @@ from robonav.types import (
     ACTION_SIZE,
     COMMAND_LIFE_NS,
     Decision,
-    Float,
     Observation,
     PolicyInput,
     RobotSpec,
@@ -89,7 +88,7 @@ class WorldModelPolicy:
             previous = torch.from_numpy(self.spec.velocity_to_action(observation.last_command)).float()[None]
             step = self.agent.step(state.agent, inputs, previous, torch.tensor([float(state.first)]))
             agent, value, action = step.state, float(step.value[0]), step.action[0].numpy()
-            imagine = TorchImagination(self.agent, agent, self.config.disagreement_weight)
+            imagine = TorchImagination(self.agent, agent)
         surroundings, planner, path, details = state.surroundings, state.planner, None, {}
         if self.planner != "actor":
             tracked = None if situation.of_beam is None else (situation.tracks, situation.of_beam)
@@ -106,19 +105,6 @@ class WorldModelPolicy:
 def to_tensors(policy_input: PolicyInput) -> dict[str, torch.Tensor]:
     """`PolicyInput` arrays as tensors with a batch of one."""
     return {name: torch.from_numpy(np.ascontiguousarray(array))[None] for name, array in policy_input.arrays().items()}
-
-
-def imagined_path(observation: Observation, actions: Float, spec: RobotSpec) -> Float:
-    """Where a plan (L, 3) of normalised actions leads in odom, by dead reckoning: (L + 1, 2)."""
-    x, y, yaw = (float(v) for v in observation.pose_odom_base)
-    points = [(x, y)]
-    for vx, vy, yaw_rate in spec.action_to_velocity(actions):
-        yaw += yaw_rate * spec.dt_s / 2
-        x += (vx * np.cos(yaw) - vy * np.sin(yaw)) * spec.dt_s
-        y += (vx * np.sin(yaw) + vy * np.cos(yaw)) * spec.dt_s
-        yaw += yaw_rate * spec.dt_s / 2
-        points.append((x, y))
-    return np.array(points, np.float32)
 
 
 def load(path: str | Path, spec: RobotSpec, planner: Planner = "actor") -> WorldModelPolicy:

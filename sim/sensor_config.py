@@ -6,6 +6,7 @@ latency, and its errors.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -14,6 +15,7 @@ from robonav.errors import ConfigError, explain
 from sim.egl import Renderer
 
 Between = Literal["absent", "hold"]
+Lost = Literal["lidar", "lidar-sector", "imu", "twist"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +143,36 @@ class ContactErrors(_Timing):
 
 
 @dataclass(frozen=True, slots=True)
+class FailureConfig:
+    """One sensor that is lost in mid-run. Pairs are ranges that each episode draws from.
+
+    A lost lidar gives no scan, a lost sector's beams read 0, a lost IMU reads level, and lost velocities of the
+    odometry read 0 (its pose goes on: without one no policy knows where it is).
+    """
+
+    sensors: tuple[Lost, ...] = ()  # of which one is drawn for an episode; none: nothing fails
+    fails_at_s: tuple[float, float] = (2.0, 8.0)  # after the episode's beginning
+    fails_for_s: tuple[float, float] = (2.0, 6.0)
+    to_the_end: float = 0.0  # share of the episodes in which it does not come back
+    sector_rad: tuple[float, float] = (1.0, 2.5)  # width of a lost sector, whose bearing is drawn from all round
+
+    def __post_init__(self) -> None:
+        """Checks ranges.
+
+        Raises:
+            ConfigError: a negative time, a reversed range, a share above 1, or a sector wider than the circle.
+        """
+        for name in ("fails_at_s", "fails_for_s", "sector_rad"):
+            low, high = getattr(self, name)
+            if not 0 <= low <= high:
+                raise ConfigError(explain(f"failure: {name}", "a range [low, high] of 0 or more", [low, high]))
+        if self.sector_rad[1] > 2 * math.pi:
+            raise ConfigError(explain("failure: sector_rad", "at most 2 pi", self.sector_rad[1]))
+        require_at_least(self, {"to_the_end": 0})
+        _check_shares(self, ("to_the_end",))
+
+
+@dataclass(frozen=True, slots=True)
 class SensorConfig:
     """All sensors of a robot."""
 
@@ -149,12 +181,17 @@ class SensorConfig:
     imu: ImuErrors = field(default_factory=ImuErrors)
     odometry: OdometryErrors = field(default_factory=OdometryErrors)
     contact: ContactErrors = field(default_factory=ContactErrors)
+    failure: FailureConfig = field(default_factory=FailureConfig)
 
     @property
     def scan_may_lack(self) -> bool:
         """Whether there can be ticks without a scan."""
         lidar = self.lidar
-        return lidar.missing or (lidar.between == "absent" and (lidar.dropped > 0 or lidar.rate_hz > 0))
+        return (
+            "lidar" in self.failure.sensors
+            or lidar.missing
+            or (lidar.between == "absent" and (lidar.dropped > 0 or lidar.rate_hz > 0))
+        )
 
 
 def load_sensors(sensors: str | SensorConfig | None) -> SensorConfig:

@@ -20,6 +20,7 @@ from sim import egl
 from sim.bullet import STATIC_GROUP
 from sim.sensor_config import Between, SensorConfig
 from sim.sensor_errors import Odometry, depth_with_errors, scan_with_errors, tilt_with_errors
+from sim.sensor_failures import Failure, draw_failure, without_sector
 from sim.sensor_timing import Channel
 from sim.world import World
 
@@ -212,6 +213,8 @@ class SensorSuite:
             )
             if not channel.immediate:
                 self._channels[name] = channel
+        # what is lost, drawn from a stream of its own, so that nothing else differs from an episode without a failure
+        self.failure: Failure | None = draw_failure(c.failure, np.random.default_rng([seed, _SALT, 2 * len(SENSORS)]))
         if self.camera is not None:
             self.camera.mount_error(c.depth.roll_rad, c.depth.pitch_rad, c.depth.yaw_rad)
 
@@ -238,14 +241,21 @@ class SensorSuite:
         if odometry is None:
             raise RuntimeError("odometry is held between its readings, so there is always one")
         tilt = None if c.imu.missing else self._through("imu", now_ns, self._tilt)
+        twist, scan = odometry[1], None if c.lidar.missing else self._through("lidar", now_ns, self._scan)
+        if self.failure is not None:
+            tilt = None if self.failure.lost("imu", now_ns) else tilt
+            twist = np.zeros_like(twist) if self.failure.lost("twist", now_ns) else twist
+            scan = None if self.failure.lost("lidar", now_ns) else scan
+            if scan is not None and self.failure.lost("lidar-sector", now_ns):
+                scan = without_sector(scan, self.lidar.spec, self.failure)
         return Observation(
             stamp_ns=stamp_ns,
             pose_odom_base=odometry[0].copy(),
-            twist_base=odometry[1].copy(),
+            twist_base=twist.copy(),
             tilt_rad=np.zeros(2, np.float32) if tilt is None else tilt.copy(),
             goal_odom_m=np.array(to_odom(*world.scene.goal), np.float32),
             last_command=np.array(last_command, np.float32),
-            scan_m=None if c.lidar.missing else _copied(self._through("lidar", now_ns, self._scan)),
+            scan_m=_copied(scan),
             depth_m=None if c.depth.missing else _copied(self._through("depth", now_ns, self._depth)),
             contact=None if c.contact.missing else _copied(self._through("contact", now_ns, self._contact)),
         )

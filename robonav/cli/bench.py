@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from robonav.cli import bench_nav
+from robonav.cli import bench_nav, bench_train, bench_worldmodel
 from robonav.cli.args import UsageError, parse
 from robonav.errors import explain, nearest
 from robonav.files import write_json_atomic
@@ -126,6 +126,8 @@ BENCHMARKS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "gait": (_gait, "Walks each robot through a grid of commands: errors, falls, speed, the lag that it shows."),
     "nav": (bench_nav.nav, bench_nav.NAV_SUMMARY),
     "tune": (bench_nav.tune, bench_nav.TUNE_SUMMARY),
+    "train": (bench_train.train, bench_train.SUMMARY),
+    "worldmodel": (bench_worldmodel.worldmodel, bench_worldmodel.WORLDMODEL_SUMMARY),
     "ssm": (_ssm, "Measures each sequence layer: training speed, step latency, state, cost of a history."),
     "memory": (_memory, "Trains small probes that show what each sequence layer can remember and track."),
 }
@@ -133,7 +135,7 @@ BENCHMARKS: dict[str, tuple[Callable[[list[str]], int], str]] = {
 
 def usage() -> str:
     """The text of ``robonav bench --help``."""
-    rows = "\n".join(f"  {name:<7} {summary}" for name, (_, summary) in BENCHMARKS.items())
+    rows = "\n".join(f"  {name:<10} {summary}" for name, (_, summary) in BENCHMARKS.items())
     return f"""usage: robonav bench BENCHMARK [OPTIONS]
 
 Measures on this machine; close other programs first.

@@ -36,6 +36,10 @@ class ExportArgs:
     """Name of the bundle; by default that of the folder."""
     notes: Path | None = None
     """Markdown file that is added to the model card."""
+    planner: bool = False
+    """Export what planning by imagination needs as well; it takes a minute longer."""
+    candidates: int = 64
+    """With --planner: action sequences that are dreamt at once."""
     scene: str = "rooms"
     """Scene whose observations, driven by the policy itself, make the parity record."""
 
@@ -51,12 +55,15 @@ def main(argv: list[str]) -> int:
 
     from deploy.bundle import check_target
     from deploy.export import export
+    from policies.onnx_dreams import PlannedDreams
     from robonav.learning.checkpoint import load_agent
+    from robonav.planning.mppi import MPPIConfig
 
     check_target(args.out)
     checkpoint = load_agent(args.checkpoint)
     ticks = _driven_ticks(args.scene, checkpoint)
-    bundle = export(checkpoint, args.out, args.name or args.out.resolve().name, ticks, notes)
+    sizes = PlannedDreams(args.candidates, round(MPPIConfig().from_actor * args.candidates)) if args.planner else None
+    bundle = export(checkpoint, args.out, args.name or args.out.resolve().name, ticks, notes, sizes)
     print(
         f"wrote {args.out}: torch and onnxruntime differ by at most {bundle.parity.max_abs_diff:.1e} "
         f"over {bundle.parity.ticks} ticks; check it anywhere with: robonav verify {args.out}"

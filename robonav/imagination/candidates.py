@@ -16,6 +16,9 @@ from robonav.ssm.state import map_state
 from robonav.world_model.model import WorldModelState
 
 
+Singles = NDArray[np.float32]
+
+
 class CandidateDreams(nn.Module):
     """Dreams K candidates from one state; the first P follow the actor instead of what is wanted."""
 
@@ -25,8 +28,8 @@ class CandidateDreams(nn.Module):
 
     def forward(
         self, start: WorldModelState, latent: Tensor, wanted: Tensor, jitter: Tensor, gumbel: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Actions, scores and disagreement of the candidates.
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Actions, rewards, values and disagreement of the candidates.
 
         Args:
             start: (1, ...) memory before the latent.
@@ -36,9 +39,9 @@ class CandidateDreams(nn.Module):
             gumbel: (L, K, S, C) standard Gumbel noise of the latents.
 
         Returns:
-            (K, L, A) actions; (K,) the discounted imagined rewards with the critic's value of the last state; and (K,)
-            how far the priors disagree over the horizon, 0 to 1: the mean over its steps, each weighted like its
-            reward, so that what would come after an end does not count.
+            (K, L, A) actions; (K,) the discounted imagined rewards; (K,) the critic's discounted value of the last
+            state; and (K,) how far the priors disagree over the horizon, 0 to 1: the mean over its steps, each weighted
+            like its reward, so that what would come after an end does not count.
         """
         model, behavior = self.agent.model, self.agent.behavior
         count, horizon, own = wanted.shape[0], wanted.shape[1], jitter.shape[0]
@@ -60,25 +63,19 @@ class CandidateDreams(nn.Module):
             score = score + weight * model.reward.mean(features)
             weight = weight * behavior.config.discount * torch.sigmoid(model.proceed(features).squeeze(-1))
             actions.append(action)
-        return torch.stack(actions, 1), score + weight * behavior.critic.mean(features), doubt / horizon
+        return torch.stack(actions, 1), score, weight * behavior.critic.mean(features), doubt / horizon
 
 
 class TorchImagination:
-    """`CandidateDreams` from one state of an agent, on arrays.
+    """`CandidateDreams` from one state of an agent, on arrays: see `robonav.planning.mppi.Imagination`."""
 
-    Args:
-        disagreement_weight: what full disagreement of the priors takes off a score, in units of return.
-    """
-
-    def __init__(self, agent: Agent, state: AgentState, disagreement_weight: float = 0.0) -> None:
-        self._dreams, self._state, self._weight = CandidateDreams(agent), state, disagreement_weight
+    def __init__(self, agent: Agent, state: AgentState) -> None:
+        self._dreams, self._state = CandidateDreams(agent), state
         self.noise_shape = (agent.model.config.sampled_groups, agent.model.config.classes)
 
     @torch.no_grad()
-    def __call__(
-        self, wanted: NDArray[np.float32], jitter: NDArray[np.float32], gumbel: NDArray[np.float32]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Actions (K, L, A) and scores (K,), less what disagreement takes off; see `CandidateDreams.forward`."""
+    def __call__(self, wanted: Singles, jitter: Singles, gumbel: Singles) -> tuple[Singles, Singles, Singles, Singles]:
+        """See `CandidateDreams.forward`."""
         noise = (torch.from_numpy(array) for array in (wanted, jitter, gumbel))
-        actions, scores, doubt = self._dreams(self._state.world, self._state.latent, *noise)
-        return actions.numpy(), (scores - self._weight * doubt).numpy()
+        actions, rewards, values, doubts = self._dreams(self._state.world, self._state.latent, *noise)
+        return actions.numpy(), rewards.numpy(), values.numpy(), doubts.numpy()

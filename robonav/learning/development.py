@@ -75,9 +75,7 @@ def play(agent: Agent, spec: RobotSpec, streams: Streams, comings: Sequence[Comi
 class Development:
     """Measures the newest checkpoint of a run's folder, and keeps the best one."""
 
-    def __init__(
-        self, config: EvaluationConfig, scenes: Sequence[str], folder: Path, factory: StreamsFactory
-    ) -> None:
+    def __init__(self, config: EvaluationConfig, scenes: Sequence[str], folder: Path, factory: StreamsFactory) -> None:
         self.folder, self.scenes = folder, tuple(dict.fromkeys(scenes))
         self.comings = [Coming(seed, self.scenes[i % len(self.scenes)]) for i, seed in enumerate(config.seeds)]
         self.factory = factory
@@ -151,10 +149,10 @@ class Evaluator:
         theirs.close()
         self._busy, self._lost = False, False
 
-    def checkpoint(self, updates: int, last: bool) -> None:
-        """A checkpoint was written: it is measured if one is due, or if it is the last, and none is being measured."""
-        due = updates // self.every > self.asked_at // self.every or last
-        if due and updates > self.asked_at and not self._busy and not self._lost:
+    def checkpoint(self, updates: int, last: bool = False) -> None:
+        """A checkpoint was written: it is measured if one is due or it is the last, and none is being measured."""
+        due = updates > self.asked_at if last else updates // self.every > self.asked_at // self.every
+        if due and not self._busy and not self._lost:
             self.asked_at = updates
             try:
                 self._connection.send("measure")
@@ -177,6 +175,12 @@ class Evaluator:
             else:
                 self._lose(str(answer))
         return found
+
+    def last_scores(self, updates: int) -> list[Score]:
+        """Waits for what is being measured, and for the run's last checkpoint."""
+        found = self.scores(wait=True)
+        self.checkpoint(updates, last=True)
+        return found + self.scores(wait=True)
 
     def _lose(self, why: str) -> None:
         self._busy, self._lost = False, True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -22,9 +22,9 @@ from robonav.types import RobotSpec
 from robonav.world_model.encoders import with_patches
 from robonav.world_model.model import Sequence, WorldModel
 
-PARTS = (
-    *("sampling", "encode and scan", "heads and losses", "backward", "optimiser", "dream", "actor-critic"),
-)  # of an update
+# Of an update, in its order; `Trainer` samples.
+PARTS = ("sampling", "encode and scan", "heads and losses", "backward", "optimiser", "dream", "actor-critic")
+LOWER = "lower the learning rates"
 Clock = Callable[[str], AbstractContextManager[None]]
 
 
@@ -77,6 +77,7 @@ class Learner:
             NotFiniteError: a loss or a gradient is.
         """
         batch = {name: values.to(self.device) for name, values in batch.items()}
+        self._require_finite("batch", batch, updates, "look at what collects it")
         batch, dream_at = with_patches(batch, torch.float32), dream_at.to(self.device)
         first = batch["first"]
         with autocast(self.device, self.config.precision):
@@ -106,6 +107,7 @@ class Learner:
                 latent = sequence.latent.detach()[rows, dream_at].flatten(0, 1)
                 dreamt = self._dream(model, map_state(Tensor.detach, sequence.dream_states), latent)
             with self.clock("actor-critic"):
+                self._require_finite("dream", {"features": dreamt.features}, updates, LOWER)
                 losses = behavior.losses(model, dreamt)
                 features = sequence.features.detach()
                 ends = batch["reward"], batch["terminal"], batch["first"]
@@ -121,11 +123,18 @@ class Learner:
             behavior.return_range.copy_(self.ranks.mean(behavior.return_range))
         return losses
 
+    def _require_finite(self, what: str, arrays: Mapping[str, Tensor], updates: int, do: str) -> None:
+        """Raises NotFiniteError, in all ranks if in one: a two-hot loss of NaN would not give NaN but a bad index."""
+        bad = [name for name, x in arrays.items() if x.is_floating_point() and not torch.isfinite(x).all()]
+        if self.ranks.mean(torch.tensor(float(bool(bad)), device=self.device)) > 0:
+            found = ", ".join(bad) or "that of another rank"
+            raise NotFiniteError(f"{what}: {found} not finite at update {updates}; {do}")
+
     def _apply(self, optimizer: torch.optim.Optimizer, loss: Tensor, what: str, updates: int) -> None:
         """One step of an optimiser, with warm-up and a clipped gradient."""
         over = self.ranks.mean(loss.detach())  # so that all ranks find the same
         if not torch.isfinite(over):
-            raise NotFiniteError(f"{what}: the loss is {float(over)} at update {updates}")
+            raise NotFiniteError(f"{what}: the loss is {float(over)} at update {updates}; {LOWER}")
         with self.clock("backward"):
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
@@ -138,7 +147,8 @@ class Learner:
                 group["lr"] = rate * min(1.0, (updates - begin + 1) / max(o.warmup, 1))
                 norm = torch.nn.utils.clip_grad_norm_(group["params"], o.clip)
                 if not torch.isfinite(norm):
-                    raise NotFiniteError(f"{what}: the gradient's norm is {float(norm)} at update {updates}")
+                    found = f"the gradient's norm is {float(norm)}"
+                    raise NotFiniteError(f"{what}: {found} at update {updates}; {LOWER}")
             optimizer.step()
 
     @torch.no_grad()

@@ -19,7 +19,7 @@ from robonav.errors import ConfigError, explain
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
-    """This process among those that train together; alone, every method is the identity."""
+    """Which process it is of those that train together; alone, every method is the identity."""
 
     rank: int = 0
     size: int = 1

@@ -1,25 +1,27 @@
-"""What a training run tells: progress bar, ``progress.csv``, ``success.json`` and TensorBoard."""
+"""What a training run tells: progress bar, ``progress.csv``, ``success.json``, ``evaluations.json`` and TensorBoard."""
 
 from __future__ import annotations
 
 import csv
+import json
 import math
+import threading
 import time
 from collections import deque
 from collections.abc import Collection
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from robonav.files import write_json_atomic, write_text_atomic
 from robonav.learning.config import TrainConfig
+from robonav.learning.counters import Counters
+from robonav.learning.development import Score
 
-if TYPE_CHECKING:
-    from robonav.learning.trainer import Counters
-
+EVALUATIONS = "evaluations.json"
 ROW_EVERY = 30  # updates between rows of progress.csv
 COLUMNS = (
     *("model", "scan", "map", "goal", "body", "dynamics", "representation", "reward", "continue"),
@@ -36,16 +38,27 @@ class RunLog:
         self.path = folder / "progress.csv"
 
     def __enter__(self) -> RunLog:
+        self.hook = threading.excepthook
+        threading.excepthook = self._thread_failed
         self.writer = SummaryWriter(str(self.folder / "tensorboard"))
         self.bar = tqdm(total=self.config.updates, initial=self.start.updates, unit="upd", smoothing=0.05)
         self.rows: deque[dict[str, float]] = deque(maxlen=20)
         self.begin, self.begin_steps = time.monotonic(), self.start.env_steps
         self._keep_rows_until(self.start.updates)
+        self.evaluations = self._kept_evaluations(self.start.updates)
         return self
 
     def __exit__(self, *_: object) -> None:
         self.bar.close()
-        self.writer.close()
+        try:
+            self.writer.close()
+        finally:
+            threading.excepthook = self.hook
+
+    def _thread_failed(self, args: threading.ExceptHookArgs) -> None:
+        """Leaves an error of TensorBoard's thread to the next call of the writer, which raises it again."""
+        if not isinstance(args.exc_value, OSError):
+            self.hook(args)
 
     def iteration(self, counters: Counters, scalars: list[dict[str, float]], last: bool) -> None:
         """Shows and writes one iteration; the `last` of a run always gets its row."""
@@ -71,6 +84,21 @@ class RunLog:
             write_json_atomic(self.folder / "success.json", {"updates": counters.updates, "by_scene": success})
             for scene, (share, _) in success.items():
                 self.writer.add_scalar(f"success/{scene}", share, counters.env_steps)
+
+    def scores(self, scores: list[Score]) -> None:
+        """Writes what was measured on the development scenes."""
+        for score in scores:
+            self.evaluations.append(asdict(score))
+            write_json_atomic(self.folder / EVALUATIONS, self.evaluations)
+            self.writer.add_scalar("development/success", score.success, score.updates)
+            for scene, (share, _) in score.by_scene.items():
+                self.writer.add_scalar(f"development/{scene}", share, score.updates)
+
+    def _kept_evaluations(self, updates: int) -> list[dict[str, Any]]:
+        """What an earlier part of this run measured."""
+        path = self.folder / EVALUATIONS
+        rows = json.loads(path.read_text()) if updates and path.exists() else []
+        return [row for row in rows if row["updates"] <= updates]
 
     def _keep_rows_until(self, updates: int) -> None:
         """Drops rows after the checkpoint that this run starts from, which a killed run left."""

@@ -63,3 +63,16 @@ class LocalPlanner:
         commands = reachable_commands(spec, observation.twist_base, c.samples)
         constants = spec.velocity_to_action(commands).astype(np.float32)
         return plan(imagine, state, c, price, clock, constants)
+
+
+def imagined_path(observation: Observation, actions: Singles, spec: RobotSpec) -> Singles:
+    """Where a plan (L, 3) of normalised actions leads in odom, by dead reckoning: (L + 1, 2)."""
+    x, y, yaw = (float(v) for v in observation.pose_odom_base)
+    points = [(x, y)]
+    for vx, vy, yaw_rate in spec.action_to_velocity(actions):
+        yaw += yaw_rate * spec.dt_s / 2
+        x += (vx * np.cos(yaw) - vy * np.sin(yaw)) * spec.dt_s
+        y += (vx * np.sin(yaw) + vy * np.cos(yaw)) * spec.dt_s
+        yaw += yaw_rate * spec.dt_s / 2
+        points.append((x, y))
+    return np.array(points, np.float32)

@@ -38,8 +38,10 @@ class Imagination(Protocol):
 
     noise_shape: tuple[int, int]  # S, C
 
-    def __call__(self, wanted: Singles, jitter: Singles, gumbel: Singles) -> tuple[Singles, Singles]:
-        """Actions (K, L, A) and scores (K,) from wanted (K, L, A), jitter (P, L, A) and gumbel (L, K, S, C)."""
+    def __call__(self, wanted: Singles, jitter: Singles, gumbel: Singles) -> tuple[Singles, Singles, Singles, Singles]:
+        """From wanted (K, L, A), jitter (P, L, A) and gumbel (L, K, S, C): actions (K, L, A), and (K,) each discounted
+        rewards, the discounted value of the last state, and how far the priors disagree.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,11 @@ class MPPIConfig:
     samples: tuple[int, int, int] = (7, 5, 9)
     """Constant commands: how many vx, vy and yaw rates of those that the robot can reach."""
     imagination: bool = True
-    """Whether the imagined rewards and the value count."""
+    """Whether anybody dreams."""
+    rewards: bool = True
+    """Whether imagined rewards count."""
+    value: bool = True
+    """Whether the value of the last imagined state counts."""
     geometry: bool = True
     """Whether the swept footprint counts."""
     progress: bool = True
@@ -234,14 +240,16 @@ class _Dreamer:
 
     def dream(self, wanted: Singles, scores: Singles, price: Callable[[Singles], Singles]) -> tuple[Singles, Singles]:
         """Actions (K, L, A), the actor's first, and scores (K,), of plans with scores from their geometry."""
-        room = self._config.candidates - self._own
+        c = self._config
+        room = c.candidates - self._own
         if len(wanted) > room:
             finite = np.where(np.isfinite(scores), scores, -np.inf)
-            luck = finite / self._config.temperature + self._rng.gumbel(size=len(wanted))
+            luck = finite / c.temperature + self._rng.gumbel(size=len(wanted))
             luck[finite.argmax()] = np.inf  # the best one always
             chosen = np.argsort(-luck, kind="stable")[:room]
             wanted, scores = wanted[chosen], scores[chosen]
         filled = np.concatenate([np.zeros((self._own, *wanted.shape[1:]), np.float32), wanted])
-        actions, returns = self._imagine(filled, self._jitter, self._gumbel[:, : len(filled)])
+        actions, rewards, values, doubts = self._imagine(filled, self._jitter, self._gumbel[:, : len(filled)])
+        returns = c.rewards * rewards + c.value * values - np.float32(c.disagreement_weight) * doubts
         scores = np.concatenate([-price(actions[: self._own]), scores]) if self._own else scores
-        return actions, np.float32(self._config.imagination_weight) * returns + scores
+        return actions, np.float32(c.imagination_weight) * returns + scores

@@ -6,7 +6,7 @@ give the same policy inputs again.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import cv2
@@ -95,7 +95,7 @@ class SituationTracker:
         ticks = situation.ticks_since_plan + 1
         due = situation.goal_odom_m != (goal_x, goal_y) or ticks >= self._replan_ticks
         if due or _any_occupied(grid, situation.watched_cells):
-            ground = self._ground(grid, observation)
+            ground = self.ground(grid, observation)
             costmap = build_costmap(ground, self.spec, self.config.costmap)
             route = plan_route(costmap, observation.pose_odom_base, (goal_x, goal_y), self.config.route)
             watched = _NO_CELLS if route is None else self._watched(grid, route)
@@ -105,6 +105,16 @@ class SituationTracker:
             progress = progress_on_route(route, observation.pose_odom_base, progress)
         goal, watched = situation.goal_odom_m, situation.watched_cells
         return Situation(grid, route, ticks, progress, mapped, goal, watched, tracks, of_beam)
+
+    def with_route(
+        self, situation: Situation, route_odom_m: NDArray[np.float32] | None, observation: Observation
+    ) -> Situation:
+        """The situation with a route (n, 2) that somebody else chose; it stays until the next plan is due."""
+        watched, progress = _NO_CELLS, 0.0
+        if route_odom_m is not None:
+            watched = self._watched(situation.grid, route_odom_m)
+            progress = progress_on_route(route_odom_m, observation.pose_odom_base)
+        return replace(situation, route_odom_m=route_odom_m, progress_m=progress, watched_cells=watched)
 
     def policy_input(self, situation: Situation, observation: Observation) -> PolicyInput:
         """What a learned policy reads at this tick, in physical units.
@@ -143,7 +153,7 @@ class SituationTracker:
             present=np.array([scan is not None, situation.mapped, 1.0, 1.0], np.float32),
         )
 
-    def _ground(self, grid: OccupancyGrid, observation: Observation) -> OccupancyGrid:
+    def ground(self, grid: OccupancyGrid, observation: Observation) -> OccupancyGrid:
         """The part of the grid that a route can make use of: all that is known, robot, goal, and a way round them."""
         cell = grid.resolution_m
         ends = np.floor(np.stack([observation.pose_odom_base[:2], observation.goal_odom_m]) / cell).astype(int)

@@ -92,6 +92,15 @@ RANGES: dict[str, dict[str, tuple[float, float]]] = {
         "margin_m": (0.0, 0.2),
     },
     "tmaze": {"stem_m": (1.0, 15.0), "width_m": (0.9, 1.8), "arm_m": (1.2, 5.0), "opposite": (0, 1)},
+    "blocked": {
+        "length_m": (5.0, 10.0),
+        "bend_m": (1.5, 3.0),
+        "detour_m": (2.5, 6.0),
+        "width_m": (0.9, 2.0),
+        "person_radius_m": (0.15, 0.4),
+        "speed_mps": (0.2, 1.5),
+        "gap_m": (0.1, 0.6),
+    },
     "crowd": {
         "pedestrians": (0, 8),
         "robots": (0, 2),

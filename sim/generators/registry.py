@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from robonav.errors import SceneError, nearest
-from sim.generators import clutter, corridors, maze, offices, tmaze, warehouse
+from sim.generators import blocked, clutter, corridors, maze, offices, tmaze, warehouse
 from sim.generators.base import Generator
 
 GENERATORS = {
@@ -13,6 +13,7 @@ GENERATORS = {
     "maze": Generator(maze.MazeConfig, maze.draw, 0x6D617A65),
     "clutter": Generator(clutter.ClutterConfig, clutter.draw, 0x636C7574),
     "tmaze": Generator(tmaze.TMazeConfig, tmaze.draw, 0x746D617A),
+    "blocked": Generator(blocked.BlockedConfig, blocked.draw, 0x626C6F63),
 }
 KINDS = ("rooms", "map", "crowd", *GENERATORS)
 

@@ -184,22 +184,6 @@ def test_candidates_that_are_not_finite_are_counted_and_never_chosen(share: floa
         assert not found.action.any()
 
 
-@pytest.mark.parametrize(("deadline_ms", "rounds"), [(5.0, 1), (11.0, 1), (13.0, 2), (None, 5)])
-def test_a_deadline_leaves_the_best_so_far(deadline_ms: float | None, rounds: int) -> None:
-    agent = make_agent()
-    state = agent.observe(agent.initial_state(1), observation(), torch.zeros(1, 3), torch.ones(1))[1]
-    config = MPPIConfig(candidates=8, horizon=3, rounds=5, deadline_ms=deadline_ms)
-    now_s = 0.0
-
-    def price(_: np.ndarray) -> np.ndarray:  # a round takes 6 ms
-        nonlocal now_s
-        now_s += 6e-3
-        return np.zeros(8)
-
-    imagine, planner = TorchImagination(agent, state), initial_planner_state(config, 0)
-    assert plan(imagine, planner, config, price, clock=lambda: now_s).rounds == rounds
-
-
 def test_geometry_decides_where_imagination_is_switched_off() -> None:
     agent = make_agent()
     state = agent.observe(agent.initial_state(1), observation(), torch.zeros(1, 3), torch.ones(1))[1]

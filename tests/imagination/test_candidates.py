@@ -12,6 +12,7 @@ from tiny import AGENT
 from robonav.config import load_robot
 from robonav.imagination.agent import Agent, AgentState
 from robonav.imagination.candidates import CandidateDreams, TorchImagination
+from robonav.planning.mppi import MPPIConfig, initial_planner_state, plan
 
 SPEC = load_robot("a1")
 K, P, L = 5, 2, 4
@@ -33,7 +34,7 @@ def test_scores_and_disagreement_are_those_of_single_dreams(heads: int) -> None:
     model, discount = agent.model, agent.config.behavior.discount
     with torch.no_grad():
         model.proceed[-1].bias.fill_(-0.5)
-        actions, scores, doubts = CandidateDreams(agent)(start.world, start.latent, wanted, jitter, gumbel)
+        actions, rewards, values, doubts = CandidateDreams(agent)(start.world, start.latent, wanted, jitter, gumbel)
     assert torch.equal(actions[P:], wanted[P:])
     for k in range(K):
         state, latent = start.world, start.latent
@@ -46,8 +47,8 @@ def test_scores_and_disagreement_are_those_of_single_dreams(heads: int) -> None:
             f = model.features(state.memory, latent)
             score += weight * float(model.reward.mean(f)[0])
             weight *= discount * float(torch.sigmoid(model.proceed(f))[0, 0])
-        score += weight * float(agent.behavior.critic.mean(f)[0])
-        assert float(scores[k]) == pytest.approx(score, abs=1e-5)
+        assert float(rewards[k]) == pytest.approx(score, abs=1e-5)
+        assert float(values[k]) == pytest.approx(weight * float(agent.behavior.critic.mean(f)[0]), abs=1e-5)
         assert float(doubts[k]) == pytest.approx(doubt, rel=1e-4, abs=1e-7)
     assert bool((doubts > 0).all()) == (heads > 0)
 
@@ -56,19 +57,28 @@ def test_what_comes_after_an_end_is_not_held_against_a_plan() -> None:
     agent, start, noise = dreams(2)
     with torch.no_grad():
         agent.model.proceed[-1].bias.fill_(-30.0)
-        doubts = CandidateDreams(agent)(start.world, start.latent, *noise)[2]
+        doubts = CandidateDreams(agent)(start.world, start.latent, *noise)[3]
         agent.model.proceed[-1].bias.fill_(30.0)
-        longer = CandidateDreams(agent)(start.world, start.latent, *noise)[2]
+        longer = CandidateDreams(agent)(start.world, start.latent, *noise)[3]
     assert bool((doubts < longer).all())
 
 
-def test_disagreement_is_taken_off_the_score_by_its_weight() -> None:
-    agent, start, noise = dreams(2)
-    arrays = [n.numpy() for n in noise]
-    plain_actions, plain = TorchImagination(agent, start)(*arrays)
-    actions, scores = TorchImagination(agent, start, disagreement_weight=3.0)(*arrays)
+@pytest.mark.parametrize(
+    ("off", "index"), [({"value": False}, 1), ({"rewards": False}, 2), ({"rewards": False, "value": False}, None)]
+)
+def test_terms_of_a_dream_can_be_switched_off(off: dict[str, bool], index: int | None) -> None:
+    agent, start, _ = dreams(2)
     with torch.no_grad():
-        doubts = CandidateDreams(agent)(start.world, start.latent, *noise)[2]
-    assert np.array_equal(actions, plain_actions)
-    assert np.allclose(plain - scores, 3 * doubts.numpy(), atol=1e-6)
-    assert (plain > scores).all()
+        agent.behavior.critic.net[-1].bias.copy_(torch.linspace(-1, 1, agent.behavior.critic.net[-1].bias.shape[0]))
+        agent.model.reward.net[-1].bias.copy_(torch.linspace(1, -1, agent.model.reward.net[-1].bias.shape[0]))
+    told = []
+
+    class Heard(TorchImagination):
+        def __call__(self, *arrays: np.ndarray) -> tuple[np.ndarray, ...]:  # type: ignore[override]
+            told.append(super().__call__(*arrays))
+            return told[-1]
+
+    config = MPPIConfig(candidates=6, horizon=3, rounds=1, imagination_weight=2.0, disagreement_weight=0.7, **off)
+    found = plan(Heard(agent, start), initial_planner_state(config, 0), config)
+    returns = -0.7 * told[0][3] + (0.0 if index is None else told[0][index])
+    assert found.score == pytest.approx(2 * float(returns.max()), abs=1e-5)

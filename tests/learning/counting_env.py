@@ -10,13 +10,15 @@ import numpy as np
 
 from robonav.config import load_robot
 from robonav.learning.streams import GymStreams
-from robonav.types import policy_input_shapes
+from robonav.types import Decision, Observation, RobotSpec, VelocityCommand, policy_input_shapes
 
 SPEC = load_robot("a1")
 
 
 class CountingEnv(gym.Env[Any, Any]):
     """goal_base_m holds (seed % 10_000, step); the reward is the first action that led here; ends by the seed."""
+
+    robot = SPEC
 
     def __init__(self) -> None:
         self.action_space = gym.spaces.Box(-1, 1, (3,))
@@ -27,6 +29,18 @@ class CountingEnv(gym.Env[Any, Any]):
         out["local_map"] = np.zeros(policy_input_shapes(SPEC)["local_map"], np.uint8)
         out["goal_base_m"] = np.array([self.number, self.count], np.float32)
         return out
+
+    def observation(self) -> Observation:
+        """What an expert reads: the step is the pose's x."""
+        return Observation(
+            stamp_ns=self.count,
+            pose_odom_base=np.array([self.count, 0, 0], np.float32),
+            twist_base=np.zeros(3, np.float32),
+            tilt_rad=np.zeros(2, np.float32),
+            goal_odom_m=np.zeros(2, np.float32),
+            last_command=np.zeros(3, np.float32),
+            scan_m=None,
+        )
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
@@ -48,3 +62,23 @@ class CountingFactory:
 
     def __call__(self, index: int, count: int) -> GymStreams:
         return GymStreams([CountingEnv() for _ in range(count)])
+
+
+class CountingExpert:
+    """A policy whose state counts the steps of its episode; a state that was lost or kept too long would be seen."""
+
+    name = "counting"
+
+    def reset(self, seed: int) -> tuple[int, int]:
+        return seed % 7, 0
+
+    def act(self, state: tuple[int, int], observation: Observation) -> tuple[tuple[int, int], Decision]:
+        seed, step = state
+        assert observation.pose_odom_base[0] == step
+        velocity = np.array([0.05 * (seed + step) % 0.5, 0.0, 0.01 * step], np.float32)
+        return (seed, step + 1), Decision(VelocityCommand.of(velocity, 10**9))
+
+
+def counting_expert(name: str, spec: RobotSpec) -> CountingExpert:
+    """An `ExpertFactory`."""
+    return CountingExpert()

@@ -19,6 +19,7 @@ from robonav.errors import CheckpointError, ConfigError
 from robonav.learning.checkpoint import RESUME_FILE, load_tensors
 from robonav.learning.collector import Collector, CollectorPool, InProcessPool
 from robonav.learning.config import TrainConfig
+from robonav.learning.counters import Counters
 from robonav.learning.curriculum import (
     CurriculumConfig,
     CurriculumState,
@@ -27,7 +28,7 @@ from robonav.learning.curriculum import (
     after,
     choose,
 )
-from robonav.learning.trainer import Counters, Trainer, train, worker_configs
+from robonav.learning.trainer import Trainer, train, worker_configs
 from sim.randomisation import load_randomisation
 from sim.scenes import load_scene
 

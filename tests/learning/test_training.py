@@ -185,7 +185,11 @@ def test_curve_is_drawn_from_progress_and_refused_without(tmp_path: Path) -> Non
         ({"updates_per_iteration": 0}, "updates_per_iteration: expected at least 1"),
         ({"checkpoint_every": 0}, "checkpoint_every"),
         ({"checkpoint_every": 7}, "a multiple of updates_per_iteration"),
-        ({"collect": {"workers": 0}}, "collect: workers"),
+        ({"collect": {"workers": -1}}, "collect: workers"),
+        ({"evaluation": {"episodes": 0}}, "evaluation: episodes"),
+        ({"evaluation": {"seed": 1000}}, "a seed below 1000"),
+        ({"device": "gpu"}, "device"),
+        ({"precision": "float16"}, "precision"),
         ({"collect": {"steps": 0}}, "collect: steps"),
         ({"collect": {"scenes": []}}, "collect: scenes"),
         ({"collect": {"greedy_envs": 99}}, "greedy_envs"),
@@ -218,5 +222,6 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_change() -> None:
     trainer = Trainer(tiny_config(), SPEC)
     before = [p.clone() for p in trainer.agent.parameters()]
     with pytest.raises(RobonavError, match="loss is nan"):
-        trainer._apply(trainer.model_optimizer, torch.tensor(float("nan"), requires_grad=True), "world model")
+        learner = trainer.learner
+        learner._apply(learner.model_optimizer, torch.tensor(float("nan"), requires_grad=True), "world model", 0)
     assert all(torch.equal(a, b) for a, b in zip(before, trainer.agent.parameters(), strict=True))

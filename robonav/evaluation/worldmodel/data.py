@@ -27,7 +27,6 @@ class Real(NamedTuple):
     quantities: Arrays  # (M, H, ...) as in `Forecast`, with the lidar and the velocity as they really were
     valid: NDArray[np.bool_]  # (M, H) whether the episode lasted that long
     collision: NDArray[np.bool_]  # (M, H) whether the robot collided within so many steps
-    discounted_return: NDArray[np.float64]  # (M,) of all rewards up to the episode's end
     nearest_m: NDArray[np.float64]  # (M,) the shortest reading at the start; the lidar's range without any
     episode: NDArray[np.int64]  # (M,)
 
@@ -59,9 +58,7 @@ def pooled(local_map: NDArray[np.uint8]) -> NDArray[np.float16]:
     return (blocks / 255).astype(np.float16)
 
 
-def what_followed(
-    episodes: Sequence[Recorded], starts: Starts, horizon: int, discount: float, spec: RobotSpec
-) -> Real:
+def what_followed(episodes: Sequence[Recorded], starts: Starts, horizon: int, spec: RobotSpec) -> Real:
     """The real futures of the starts; ticks beyond an episode's end hold its last one and are not valid."""
     at = starts.tick[:, None] + 1 + np.arange(horizon)
     last = np.array([e.ticks - 1 for e in episodes])[starts.episode][:, None]
@@ -70,15 +67,19 @@ def what_followed(
     for i, t in zip(starts.episode.tolist(), starts.tick.tolist(), strict=True):
         scan = episodes[i].inputs["scan_m"][t]
         nearest.append(min(scan[scan > 0], default=spec.lidar.range_m))
-    returns = [discounted(e.reward, discount) for e in episodes]
     return Real(
         quantities=_pick([true_quantities(e) for e in episodes], starts.episode, np.minimum(at, last)),
         valid=at <= last,
         collision=crashed & (at >= last),
-        discounted_return=np.array([returns[i][t] for i, t in zip(*starts, strict=True)]),
         nearest_m=np.array(nearest, np.float64),
         episode=starts.episode,
     )
+
+
+def real_returns(episodes: Sequence[Recorded], starts: Starts, discount: float) -> NDArray[np.float64]:
+    """(M,) discounted rewards from each start to its episode's end."""
+    returns = [discounted(e.reward, discount) for e in episodes]
+    return np.array([returns[i][t] for i, t in zip(*starts, strict=True)])
 
 
 def discounted(reward: NDArray[Any], discount: float) -> NDArray[np.float64]:
@@ -96,12 +97,12 @@ def trivial_forecasts(episodes: Sequence[Recorded], starts: Starts, horizon: int
     no model is told; ``mean`` says the mean of these very episodes.
     """
     seen = [observed_quantities(e, spec.lidar.range_m) for e in episodes]
-    now = np.broadcast_to(starts.tick[:, None], (len(starts.tick), horizon))
-    held = _pick(seen, starts.episode, now)
+    now = starts.tick[:, None]
+    held = _pick(seen, starts.episode, now)  # (M, 1, ...)
     poses = [{"pose": e.truth.pose_world.astype(np.float64)} for e in episodes]
     last = np.array([e.ticks - 1 for e in episodes])[starts.episode][:, None]
     after = _pick(poses, starts.episode, np.minimum(now + 1 + np.arange(horizon), last))["pose"]
-    before = _pick(poses, starts.episode, now[:, :1])["pose"][:, 0]
+    before = _pick(poses, starts.episode, now)["pose"][:, 0]
     moved = np.concatenate(
         [
             carried_scan(held["scan_m"][i : i + _ROWS, 0], before[i : i + _ROWS], after[i : i + _ROWS], spec.lidar)
@@ -109,11 +110,10 @@ def trivial_forecasts(episodes: Sequence[Recorded], starts: Starts, horizon: int
         ]
     )
     shape = (len(starts.tick), horizon)
-    mean = {}
-    for name in held:
-        value = np.concatenate([e[name] for e in seen]).mean(0, dtype=np.float64)
-        mean[name] = np.broadcast_to(value, (*shape, *value.shape))
-    return {"held": held, "held_moved": {"scan_m": moved}, "mean": mean}
+    means = {name: np.concatenate([e[name] for e in seen]).mean(0, dtype=np.float64) for name in held}
+    mean = {name: np.broadcast_to(value, (*shape, *value.shape)) for name, value in means.items()}
+    lasting = {name: np.broadcast_to(values, (*shape, *values.shape[2:])) for name, values in held.items()}
+    return {"held": lasting, "held_moved": {"scan_m": moved}, "mean": mean}
 
 
 def carried_scan(

@@ -9,8 +9,8 @@ Shape letters: E episodes, T ticks, M starts, H horizon, S samples, F features, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -58,7 +58,8 @@ class Forecast(NamedTuple):
 def choose_starts(episodes: Sequence[Recorded], every: int, warm_up: int, seed: int) -> Starts:
     """Every so many ticks from a random one on, after `warm_up` ticks and before the last one."""
     rng = np.random.default_rng(seed)
-    found = [(i, t) for i, e in enumerate(episodes) for t in range(warm_up + int(rng.integers(every)), e.ticks - 1, every)]
+    first = warm_up + rng.integers(every, size=len(episodes))
+    found = [(i, t) for i, e in enumerate(episodes) for t in range(int(first[i]), e.ticks - 1, every)]
     pairs = np.array(found, np.int64).reshape(-1, 2)
     return Starts(pairs[:, 0], pairs[:, 1])
 
@@ -161,6 +162,8 @@ def _dream(
         step = {**decode(model, f), "reward": reward, "hit": hit, "by_reward": 1 - safe}
         steps.append({name: x.unflatten(0, (-1, samples)).mean(1) for name, x in step.items()})
     stacked = {name: torch.stack([step[name] for step in steps], 1).numpy() for name in steps[0]}
+    if "local_map" in stacked:  # the largest of them
+        stacked["local_map"] = stacked["local_map"].astype(np.float16)
     hits, by_reward = stacked.pop("hit"), stacked.pop("by_reward")
     return Forecast(stacked, hits, by_reward, returns.unflatten(0, (-1, samples)).mean(1).numpy())
 
@@ -185,8 +188,8 @@ def decode(model: WorldModel, features: Tensor, flow: bool = False) -> dict[str,
         if flow and decoder.flow:
             out["flow_mps"] = decoder.flow_mps(features)
     if "local_map" in decoder.modalities:
-        cells = torch.sigmoid(decoder.local_map(features))
-        out["local_map"] = cells.unflatten(-1, (-1, decoder.pooled, decoder.pooled))
+        cells = torch.sigmoid(decoder.local_map(features))  # by rows, columns and channels
+        out["local_map"] = cells.unflatten(-1, (decoder.pooled, decoder.pooled, -1)).movedim(-1, -3)
     goal = decoder.goal(features)
     direction = F.normalize(goal[..., 2:4], dim=-1)
     out["goal_m"] = symexp(goal[..., :1]).clamp(min=0) * direction
@@ -196,12 +199,12 @@ def decode(model: WorldModel, features: Tensor, flow: bool = False) -> dict[str,
     return out
 
 
-def without(inputs: Mapping[str, NDArray], modality: str, names: Sequence[str]) -> Arrays:
+def without(inputs: Arrays, modality: str, names: Sequence[str]) -> Arrays:
     """`PolicyInput` arrays (T, ...) with one modality absent, whose arrays are `names`."""
     present = inputs["present"].copy()
     present[..., MODALITIES.index(modality)] = 0.0
     return {**inputs, "present": present} | {name: np.zeros_like(inputs[name]) for name in names}
 
 
-def _stacked(rows: Sequence[NDArray]) -> Tensor:
+def _stacked(rows: Sequence[NDArray[Any]]) -> Tensor:
     return torch.from_numpy(np.stack(rows))

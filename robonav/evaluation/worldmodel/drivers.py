@@ -14,7 +14,7 @@ from robonav.learning.streams import Arrays, Streams
 from robonav.types import ACTION_SIZE, Float, Policy, RobotSpec
 
 SMOOTHING = 0.9  # of random commands, from tick to tick
-FORWARD = 0.35  # their mean along x
+_PUSH = np.array([0.35, 0.0, 0.0])  # their mean
 
 
 class ActorDriver:
@@ -60,7 +60,7 @@ class RandomDriver:
         """See `Driver.actions`."""
         pushed = np.stack([rng.normal(size=ACTION_SIZE) for rng in self._rngs])
         self._action = SMOOTHING * self._action + np.sqrt(1 - SMOOTHING**2) * pushed
-        return np.clip(self._action + (FORWARD, 0.0, 0.0), -1.0, 1.0).astype(np.float32)
+        return np.clip(self._action + _PUSH, -1.0, 1.0).astype(np.float32)
 
 
 class PolicyDriver:

@@ -8,6 +8,7 @@ Shape letters: M starts, H horizon, T ticks.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -35,13 +36,14 @@ def closed_loop(
     agent: Agent, episodes: Sequence[Recorded], features: Sequence[NDArray[np.float32]], range_m: float
 ) -> Figures:
     """What the posterior's features (T, F) of each episode decode to, against what was there; absent parts are null."""
-    figures: Figures = {"lidar_m": None, "map": None, "flow_mps": None}
     decoded = _decoded(agent, features)
-    real = [true_quantities(e) for e in episodes]
+    every = [true_quantities(e) for e in episodes]
+    real = {name: np.concatenate([of[name] for of in every]) for name in every[0]}
+    figures: Figures = {"lidar_m": None, "map": None, "flow_mps": None, "others": _errors(decoded, real, range_m)}
     if "scan_m" in decoded:
-        figures["lidar_m"] = range_errors(decoded["scan_m"], np.concatenate([r["scan_m"] for r in real]), range_m)
+        figures["lidar_m"] = range_errors(decoded["scan_m"], real["scan_m"], range_m)
     if "local_map" in decoded:
-        figures["map"] = map_errors(decoded["local_map"], np.concatenate([r["local_map"] for r in real]))
+        figures["map"] = map_errors(decoded["local_map"], real["local_map"])
     if "flow_mps" in decoded:
         flow = np.concatenate([e.inputs["flow_mps"] for e in episodes])
         figures["flow_mps"] = flow_errors(decoded["flow_mps"], flow)
@@ -52,7 +54,9 @@ def closed_loop(
 def _decoded(agent: Agent, features: Sequence[NDArray[np.float32]]) -> Arrays:
     """(ticks, ...) of all episodes one after the other."""
     every = torch.from_numpy(np.concatenate(list(features)))
-    parts = [decode(agent.model, every[i : i + _CHUNK], flow=True) for i in range(0, len(every), _CHUNK)]
+    parts = []
+    for some in every.split(_CHUNK):
+        parts.append({**decode(agent.model, some, flow=True), "reward": agent.model.reward.mean(some)})
     return {name: torch.cat([part[name] for part in parts]).numpy() for name in parts[0]}
 
 
@@ -60,7 +64,7 @@ def range_errors(decoded_m: NDArray[Any], true_m: NDArray[Any], range_m: float) 
     """Median and 90 % absolute error by bin of the true range, and of all beams that hit something."""
     edges = (*BIN_EDGES_M, range_m * HIT_SHARE)
     out = {}
-    for low, high in [*zip(edges[:-1], edges[1:], strict=True), (0.0, edges[-1])]:
+    for low, high in [*itertools.pairwise(edges), (0.0, edges[-1])]:
         here = (true_m >= low) & (true_m < high)
         name = "all" if low == 0 else f"{low:g} to {round(high, 2):g}"
         error = np.abs(decoded_m[here] - true_m[here])
@@ -93,7 +97,7 @@ def cross_entropy(chance: NDArray[Any], share: NDArray[Any]) -> NDArray[np.float
 
 
 def flow_errors(decoded: NDArray[Any], real: NDArray[Any]) -> Figures:
-    """Median error of the velocity of beams (n, beams, 2) that hit something that moves; `still` is that of saying 0."""
+    """Median error of the velocity (n, beams, 2) of beams that hit a mover; `still` is that of saying 0."""
     speed = np.linalg.norm(real, axis=-1)
     moving = speed > MOVING_MPS
     error = np.linalg.norm(decoded[moving] - real[moving], axis=-1)

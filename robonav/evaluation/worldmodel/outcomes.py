@@ -44,10 +44,11 @@ def nearest_range(real: Real, dt_s: float) -> dict[str, Any]:
     return {name: collision_auc(-real.nearest_m, real, k) for name, k in steps.items()}
 
 
-def ranked_returns(imagined: NDArray[Any], real: Real, chosen: NDArray[np.bool_]) -> dict[str, Any]:
-    """Kendall's tau-b of imagined (M,) against real discounted returns of the chosen starts (M,)."""
-    pair = imagined[chosen], real.discounted_return[chosen]
-    tau = kendall_tau(*pair, real.episode[chosen]) if chosen.any() else None
+def ranked_returns(
+    imagined: NDArray[Any], real: NDArray[Any], episode: NDArray[np.int64], chosen: NDArray[np.bool_]
+) -> dict[str, Any]:
+    """Kendall's tau-b of imagined (M,) against real discounted returns (M,) of the chosen starts (M,)."""
+    tau = kendall_tau(imagined[chosen], real[chosen], episode[chosen])
     return {"tau": None if tau is None else list(tau), "n": int(chosen.sum())}
 
 

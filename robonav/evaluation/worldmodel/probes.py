@@ -5,7 +5,7 @@ A ridge regression on features is fitted on half of the episodes and tested on t
 
 | probe | asked | given |
 |---|---|---|
-| hidden mover, position and velocity | where, in base, the nearest one is that is out of sight and was seen within 3 s | all |
+| hidden mover | place and velocity, in base, of the nearest one that is out of sight and was seen within 3 s | all |
 | space behind | whether anything stands within 1 m in the rear sector | no beams in that sector, no map |
 | own velocity | vx, vy, yaw rate | all |
 | own velocity, body lost | the same | neither odometry, tilt nor last command |

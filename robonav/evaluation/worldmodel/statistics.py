@@ -8,6 +8,8 @@ Shape letters: n ticks, E episodes, F features, K targets, R resamples.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -48,12 +50,14 @@ def kendall_tau(x: ArrayLike, y: ArrayLike, episode: ArrayLike, seed: int = 0) -
     a, b = np.asarray(x, np.float64), np.asarray(y, np.float64)
     if len(a) < 2 or np.ptp(a) == 0 or np.ptp(b) == 0:
         return None
-    member = _membership(episode)
-    both, of_a, of_b = (np.zeros((member.shape[1],) * 2) for _ in range(3))
+    order = np.argsort(np.asarray(episode), kind="stable")
+    a, b, member = a[order], b[order], _membership(np.asarray(episode)[order])
+    edges = member.argmax(0)  # where each episode begins
+    both, of_a, of_b = (np.zeros((len(edges),) * 2) for _ in range(3))
     for rows in _chunks(np.arange(len(a))):
         sign_a, sign_b = np.sign(a[rows, None] - a), np.sign(b[rows, None] - b)
         for total, signs in ((both, sign_a * sign_b), (of_a, np.abs(sign_a)), (of_b, np.abs(sign_b))):
-            total += member[rows].T @ (signs @ member)
+            total += member[rows].T @ np.add.reduceat(signs, edges, axis=1)
     return _resampled(lambda w: _form(w, both) / np.sqrt(_form(w, of_a) * _form(w, of_b)), len(both), seed)
 
 
@@ -62,8 +66,7 @@ def r_squared(target: Floats, predicted: Floats, episode: ArrayLike, seed: int =
     member = _membership(episode)
     error = member.T @ np.square(target - predicted).sum(-1)
     spread = member.T @ np.square(target - target.mean(0)).sum(-1)
-    found = _resampled(lambda w: 1 - (w @ error) / (w @ spread), len(error), seed)
-    return found or Interval(0.0, 0.0, 0.0)
+    return _resampled(lambda w: 1 - (w @ error) / (w @ spread), len(error), seed)
 
 
 def ridge(x: Floats, y: Floats, penalty: float) -> tuple[Floats, Floats]:
@@ -113,9 +116,8 @@ def _form(w: Floats, matrix: Floats) -> Floats:
     return np.einsum("re,re->r", w @ matrix, w)
 
 
-def _resampled(statistic: object, episodes: int, seed: int) -> Interval | None:
+def _resampled(statistic: Callable[[Floats], Floats], episodes: int, seed: int) -> Interval:
     """The statistic of all episodes once, and its 2.5 and 97.5 percentiles over resamples where it is defined."""
-    assert callable(statistic)
     estimate = float(statistic(np.ones((1, episodes)))[0])
     draws = np.random.default_rng(seed).multinomial(episodes, np.full(episodes, 1 / episodes), RESAMPLES)
     with np.errstate(divide="ignore", invalid="ignore"):
