@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import os
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -50,7 +51,10 @@ def main(argv: list[str]) -> int:
 
     presets = _known_scenes(args.config)
     streams = StreamsOf(args.config.collect, args.config.robot, presets)
-    trainer = train(args.config, spec, streams, args.out, args.resume, expert=make_policy)
+    compiled = replace(streams, collect=replace(args.config.collect, simulator="analytic"))
+    trainer = train(args.config, spec, streams, args.out, args.resume, expert=make_policy, evaluation=compiled)
+    if os.environ.get("RANK", "0") != "0":  # under torchrun the first process speaks for all
+        return 0
     _draw(args.out)
     c = trainer.counters
     success = f"{sum(c.greedy) / len(c.greedy):.2f}" if c.greedy else "no episode yet"

@@ -40,9 +40,9 @@ def write_video(recordings: Sequence[Recording], spec: RobotSpec, path: str | Pa
     frames = (frame for r in recordings for frame in _frames(r, spec, size))  # drawn one at a time: a film is large
     with atomic_path(path) as aside:
         if path.suffix.lower() == ".gif":
-            _write_gif(frames, aside, spec.rate_hz * _SPEED)
+            write_gif(frames, aside, spec.rate_hz * _SPEED)
         else:
-            _write_mp4(frames, aside, spec.rate_hz * _SPEED, size)
+            write_mp4(frames, aside, spec.rate_hz * _SPEED, size)
     return sum(len(r.poses_world) + _HOLD_FRAMES for r in recordings)
 
 
@@ -113,7 +113,8 @@ def _scan_points(scan_m: NDArray[np.float32], pose_world: NDArray[np.float64], s
     return transform_points(pose_world, points_base)
 
 
-def _write_mp4(frames: Iterator[Image], path: Path, rate_hz: float, size: tuple[int, int]) -> None:
+def write_mp4(frames: Iterator[Image], path: Path, rate_hz: float, size: tuple[int, int]) -> None:
+    """Writes RGB frames (H, W, 3) of one size as MPEG-4."""
     import cv2
 
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), rate_hz, size)
@@ -129,7 +130,8 @@ def _write_mp4(frames: Iterator[Image], path: Path, rate_hz: float, size: tuple[
         )
 
 
-def _write_gif(frames: Iterator[Image], path: Path, rate_hz: float) -> None:
+def write_gif(frames: Iterator[Image], path: Path, rate_hz: float) -> None:
+    """Writes RGB frames (H, W, 3) as an animated GIF."""
     from PIL import Image as Pillow
 
     # Every second frame: half the size, and 100 ms a page, which all viewers keep to.

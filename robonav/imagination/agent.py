@@ -76,7 +76,7 @@ class Agent(nn.Module):
         """
         world = self.model.advance(state.world, state.latent, action_prev)
         world = world.map(self.model.initial_state(reset.shape[0]), reset < 0.5)
-        log_p = self.model.posterior(inputs)
+        log_p = self.model.posterior(inputs, world.memory)
         latent = self.model.sample(log_p) if sample else self.model.mode(log_p)
         return self.model.features(world.memory, latent), AgentState(world, latent)
 

@@ -15,7 +15,6 @@ from robonav.imagination.agent import Agent, AgentState
 from robonav.ssm.state import map_state
 from robonav.world_model.model import WorldModelState
 
-
 Singles = NDArray[np.float32]
 
 

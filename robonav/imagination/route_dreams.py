@@ -30,7 +30,7 @@ from robonav.world_model.model import WorldModelState
 class RouteDreamsConfig:
     """How routes are dreamt."""
 
-    horizon: int = 20
+    horizon: int = 15
     """Ticks."""
     samples: int = 3
     """Dreams a route; their mean counts."""

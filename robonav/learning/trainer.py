@@ -264,6 +264,8 @@ def train(
         else:
             trainer.replay.clear()
         if ranks.leads:
+            for left in [*folder.glob(".resume-*"), *folder.glob(".checkpoint-*"), *folder.glob(".best-*")]:
+                left.unlink()  # half-written by a run that was killed
             write_json_atomic(folder / "config.json", to_mapping(config))
         configs = worker_configs(config, spec, trainer.counters.episodes, expert, ranks.rank)
         pool = pool_factory(configs, factory)

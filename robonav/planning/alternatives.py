@@ -122,12 +122,13 @@ def enclosed_m2(costmap: Costmap, a_odom_m: NDArray[np.floating], b_odom_m: NDAr
     return float(np.count_nonzero(inside & (costmap.cost == BLOCKED))) * costmap.grid.resolution_m**2
 
 
-def crosses_lethal(costmap: Costmap, route_odom_m: NDArray[np.floating], from_m: float) -> bool:
-    """Whether a route (n, 2) leads through lethal ground later than `from_m` along it, but for its last metre."""
+def lethal_at_m(costmap: Costmap, route_odom_m: NDArray[np.floating], from_m: float) -> float | None:
+    """Arc length at which a route (n, 2) enters lethal ground, `from_m` or later and but for its last metre, if any."""
     end_m = float(cumulative_length_m(route_odom_m)[-1]) - 1.0
     arc_m = np.arange(from_m, max(end_m, from_m), costmap.grid.resolution_m / 2)
     cells = np.clip(costmap.grid.cell_of(points_at(route_odom_m, arc_m)), 0, np.array(costmap.cost.shape) - 1)
-    return bool((costmap.cost[tuple(cells.T)] == BLOCKED).any())
+    lethal = np.flatnonzero(costmap.cost[tuple(cells.T)] == BLOCKED)
+    return float(arc_m[lethal[0]]) if len(lethal) else None
 
 
 def priced(costmap: Costmap, blockages: Sequence[Blockage], radius_m: float) -> Costmap:

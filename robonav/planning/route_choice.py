@@ -4,9 +4,10 @@ A candidate's score is what imagination says of it (`robonav.imagination.route_d
 rest: metres of way beyond the cheapest candidate's. Ways out of dead ends and past blocked doors are candidates like
 all others, and no script:
 
-- Where the robot did not get on for some seconds, the place ahead of it becomes a blockage: a route through it is
-  dearer, at first by a fixed number of metres, which halve with time and add up when it happens again. So the robot
-  looks for another opening, and comes back when those were worse.
+- Where the robot did not get on for some seconds, or where something stands now on the way that it was on, there is a
+  blockage: a route through it is dearer, at first by a fixed number of metres, which halve with time and add up when it
+  happens again. So the robot looks for another opening, does not turn back as soon as the first one looks free, and
+  comes back when the others were worse.
 - Where nothing leads to the goal, routes may cross ground that was seen free once and is occupied now (someone came to
   stand there, a door closed): it may be free again.
 - While the robot does not get on, waiting is a candidate too, with an imagined return of its own.
@@ -33,8 +34,8 @@ from robonav.planning.alternatives import (
     AlternativesConfig,
     Blockage,
     alternatives,
-    crosses_lethal,
     enclosed_m2,
+    lethal_at_m,
     measured,
     priced,
 )
@@ -190,8 +191,7 @@ class RouteChooser:
         if now_s - anchor[2] < c.stuck_s or not c.escape or situation.route_odom_m is None:
             return memory
         ahead = points_at(situation.route_odom_m, [situation.progress_m + c.blockage_ahead_m])[0]
-        blockages = (*memory.blockages, (float(ahead[0]), float(ahead[1]), now_s))[-_BLOCKAGES:]
-        return memory._replace(anchor=(x, y, now_s), blockages=blockages)
+        return _with_blockage(memory, ahead, now_s)._replace(anchor=(x, y, now_s))
 
     def _candidates(
         self, memory: RouteMemory, situation: Situation, observation: Observation
@@ -217,24 +217,33 @@ class RouteChooser:
             costmap = priced(again, blockages, c.alternatives.blockage_radius_m)
         kept = None
         if memory.route_odom_m is not None and situation.goal_odom_m is not None:
-            kept = self._kept(candidates, costmap, _rest(memory.route_odom_m, observation))
+            rest = _rest(memory.route_odom_m, observation)
+            kept, lost_at = self._kept(candidates, costmap, rest)
+            if lost_at is not None and c.escape:
+                memory = _with_blockage(memory, lost_at, now_s)
         anchor = memory.anchor
         slow = anchor is not None and now_s - anchor[2] >= c.wait_after_s
         if c.wait and slow and candidates:
             candidates.append(candidates[kept or 0]._replace(kind="wait"))
         return candidates, kept, memory
 
-    def _kept(self, candidates: list[Candidate], costmap: Costmap, rest: Route) -> int | None:
-        """Index of the candidate that leads the way that the robot is on; appends it where none does."""
-        if not np.allclose(rest[-1], candidates[0].way.route_odom_m[-1] if candidates else rest[-1], atol=1.0):
-            return None  # it led to another goal
+    def _kept(
+        self, candidates: list[Candidate], costmap: Costmap, rest: Route
+    ) -> tuple[int | None, NDArray[np.float64] | None]:
+        """Index of the candidate that leads the way that the robot is on, appended where none does.
+
+        Where something stands on that way, None and the place.
+        """
+        if candidates and not np.allclose(rest[-1], candidates[0].way.route_odom_m[-1], atol=1.0):
+            return None, None  # it led to another goal
         between = [enclosed_m2(costmap, candidate.way.route_odom_m, rest) for candidate in candidates]
         if between and min(between) < self.config.alternatives.enclosed_min_m2:
-            return int(np.argmin(between))
-        if crosses_lethal(costmap, rest, self.tracker.spec.radius_m):
-            return None
+            return int(np.argmin(between)), None
+        lethal_m = lethal_at_m(costmap, rest, self.tracker.spec.radius_m)
+        if lethal_m is not None:
+            return None, points_at(rest, [lethal_m])[0]
         candidates.append(Candidate(measured(costmap, rest), "present"))
-        return len(candidates) - 1
+        return len(candidates) - 1, None
 
     def _scores(
         self,
@@ -258,6 +267,12 @@ class RouteChooser:
             stands_s = observation.stamp_ns * 1e-9 - memory.anchor[2]
             scores -= np.float32(c.wait_price_per_s * stands_s) * np.array(waits, np.float32)
         return scores
+
+
+def _with_blockage(memory: RouteMemory, place_odom_m: NDArray[np.float64], now_s: float) -> RouteMemory:
+    """The memory with one blockage more; the oldest are forgotten."""
+    x, y = (float(v) for v in place_odom_m)
+    return memory._replace(blockages=(*memory.blockages, (x, y, now_s))[-_BLOCKAGES:])
 
 
 def _rest(route_odom_m: Route, observation: Observation) -> Route:

@@ -62,9 +62,9 @@ class TwoHotHead(nn.Module):
         return (low + high).sum(-1)
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Cross-entropy (...) of logits (..., bins) with the two-hot encoding of target (...)."""
+        """Cross-entropy (...) of logits (..., bins) with the two-hot encoding of target (...); NaN of a NaN."""
         position = ((symlog(target) + self.limit) / self.step).clamp(0, self.bins.shape[0] - 1)
-        below = position.floor().long().clamp(max=self.bins.shape[0] - 2)
+        below = position.nan_to_num().floor().long().clamp(max=self.bins.shape[0] - 2)
         above_weight = position - below
         log_p = F.log_softmax(logits, dim=-1)
         near = log_p.gather(-1, torch.stack([below, below + 1], dim=-1))

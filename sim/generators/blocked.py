@@ -29,6 +29,7 @@ from sim.scene_check import RADIUS_MIN_M, SPEEDS_MPS
 
 Kind = Literal["dead-end", "shut", "standing", "meeting"]
 WALL_M = 0.3
+TURN_SHARE = (0.3, 0.5)  # of the length from start to goal at which the short way bends
 SWAY_M = 0.02  # how far standing people shift
 ELBOW_M = 0.03  # between them and the wall that they stand at
 CHEST_M = 0.05  # left between a person and the wall at the narrowest, so that they can turn
@@ -49,7 +50,7 @@ class BlockedConfig:
     margin_m: float = 0.05  # kept beyond the robot's circumscribed circle at start and goal
     goal_radius_m: float = 0.5
     time_limit_s: float = 90.0
-    attempts: int = 20
+    attempts: int = 100
 
     def __post_init__(self) -> None:
         """Checks ranges and relations.
@@ -65,6 +66,8 @@ class BlockedConfig:
         for key in ("bend_m", "detour_m"):
             if getattr(self, key)[0] < apart:
                 raise ConfigError(explain(key, f"at least {apart:g} (a corridor and a wall)", list(getattr(self, key))))
+        if not _hides(self.bend_m[1], TURN_SHARE[1] * self.length_m[0], self.width_m[0]):
+            raise ConfigError(explain("bend_m", "so far that one cannot see round the bend", list(self.bend_m)))
         if self.length_m[0] < 2 * apart + 1.0:
             least = f"at least {2 * apart + 1.0:g} (two corridors and what lies between them)"
             raise ConfigError(explain("length_m", least, list(self.length_m)))
@@ -84,7 +87,7 @@ def draw(rng: Rng, c: BlockedConfig, spec: RobotSpec, name: str) -> Scene | None
     length, bend, detour = length_of(rng, c.length_m), length_of(rng, c.bend_m), length_of(rng, c.detour_m)
     width = length_of(rng, c.width_m)
     aside = width / 2 + WALL_M + width / 2  # from the middle of one corridor to that of the next one
-    turn = float(rng.uniform(0.3, 0.5)) * length  # where the short way bends
+    turn = length_of(rng, TURN_SHARE) * length  # where the short way bends
     end = length if kind != "dead-end" else min(turn + float(rng.uniform(0.5, 1.5)), length - aside)
     ways = [((0.0, 0.0), (turn, 0.0)), ((turn, 0.0), (turn, -bend)), ((turn, -bend), (end, -bend))]
     ways += [((0.0, 0.0), (0.0, detour)), ((0.0, detour), (length, detour)), ((length, detour), (length, 0.0))]
@@ -92,8 +95,7 @@ def draw(rng: Rng, c: BlockedConfig, spec: RobotSpec, name: str) -> Scene | None
         ways.append(((length, -bend), (length, 0.0)))
     free = np.array([[*np.minimum(a, b) - width / 2, *np.maximum(a, b) + width / 2] for a, b in ways])
     boxes, bounds = solids_round(free, WALL_M)
-    # from the start one sees past both corners of the bend into what follows, if they leave a straight line
-    if (bend - width / 2) * (turn - width / 2) < width / 2 * (turn + width / 2):
+    if not _hides(bend, turn, width):
         return None
     plan = Plan(bounds, boxes=boxes)
     begin, last = turn + width / 2, length - width / 2  # of the stretch that is closed
@@ -118,6 +120,11 @@ def draw(rng: Rng, c: BlockedConfig, spec: RobotSpec, name: str) -> Scene | None
         return None
     scene = dataclasses.replace(scene, start=task.start, goal=task.goal)
     return turned(scene, int(rng.integers(4)), bool(rng.integers(2)))
+
+
+def _hides(bend: float, turn: float, width: float) -> bool:
+    """Whether no straight line leads from the start past both corners of the bend into what follows."""
+    return (bend - width / 2) * (turn - width / 2) >= width / 2 * (turn + width / 2)
 
 
 def _shut_door(middle: Point, width: float, left: bool, time_limit_s: float) -> Mover:

@@ -96,7 +96,7 @@ RANGES: dict[str, dict[str, tuple[float, float]]] = {
         "length_m": (5.0, 10.0),
         "bend_m": (1.5, 3.0),
         "detour_m": (2.5, 6.0),
-        "width_m": (0.9, 2.0),
+        "width_m": (0.9, 1.8),
         "person_radius_m": (0.15, 0.4),
         "speed_mps": (0.2, 1.5),
         "gap_m": (0.1, 0.6),

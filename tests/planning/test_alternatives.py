@@ -12,8 +12,8 @@ from robonav.planning.alternatives import (
     AlternativesConfig,
     Blockage,
     alternatives,
-    crosses_lethal,
     enclosed_m2,
+    lethal_at_m,
     measured,
     priced,
 )
@@ -75,7 +75,7 @@ def test_routes_are_the_same_every_time_and_lead_nowhere_lethal(a1: RobotSpec) -
     for a, b in zip(first, second, strict=True):
         assert np.array_equal(a.route_odom_m, b.route_odom_m)
         assert np.allclose(a.route_odom_m[[0, -1]], [START, GOAL])
-        assert not crosses_lethal(costmap, a.route_odom_m, 0.0)
+        assert lethal_at_m(costmap, a.route_odom_m, 0.0) is None
 
 
 def test_cost_of_a_straight_way_over_free_ground_is_its_length(a1: RobotSpec) -> None:
@@ -107,9 +107,10 @@ def test_a_blockage_costs_its_price_to_cross_and_turns_the_order_when_that_is_mo
 
 def test_what_stands_on_a_route_is_seen(a1: RobotSpec) -> None:
     line = np.array([START, GOAL], np.float32)
-    assert crosses_lethal(room(a1, ()), line, 0.0)
-    assert not crosses_lethal(room(a1, ()), line, 4.5), "what lies behind does not count"
-    assert not crosses_lethal(room(a1, (3.0,)), line, 0.0)
+    wall_m = 4.9 - START[0] - a1.inner_radius_m - CELL / 2
+    assert lethal_at_m(room(a1, ()), line, 0.0) == pytest.approx(wall_m, abs=CELL)
+    assert lethal_at_m(room(a1, ()), line, 4.5) is None, "what lies behind does not count"
+    assert lethal_at_m(room(a1, (3.0,)), line, 0.0) is None
 
 
 @pytest.mark.parametrize("knobs", [{"routes": 0}, {"penalty": -1.0}, {"band_m": 0.0}, {"enclosed_min_m2": -1.0}])

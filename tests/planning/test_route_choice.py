@@ -158,6 +158,18 @@ def test_another_opening_comes_before_ground_that_changed(a1: RobotSpec) -> None
     assert choice.switched, "the present route is lost, so it need not settle"
 
 
+def test_a_door_that_was_shut_on_the_way_is_not_gone_back_to_as_soon_as_it_opens(a1: RobotSpec) -> None:
+    open_, shut, prices = ground((NEAR, FAR)), ground((NEAR, FAR), filled=(NEAR,)), {}
+    for half_life_s in (1e-3, 60.0):
+        drive = Drive(a1, RouteChoiceConfig(settle_s=0.0, margin=0.0, blockage_half_life_s=half_life_s))
+        drive(0, open_)
+        drive(5, shut)
+        assert drive.door == FAR
+        drive(10, open_)
+        prices[half_life_s] = drive.door
+    assert prices == {1e-3: NEAR, 60.0: FAR}, "it is remembered for as long as the half-life says"
+
+
 def test_waiting_is_a_candidate_once_the_robot_stands_and_its_price_grows(a1: RobotSpec) -> None:
     config = RouteChoiceConfig(stuck_s=60.0, wait_after_s=1.5, wait_price_per_s=0.1)
     grid, drive, waits = ground((NEAR, FAR)), Drive(a1, config), {}

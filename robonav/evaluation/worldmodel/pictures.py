@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from robonav.evaluation.video import _write_gif, _write_mp4
+from robonav.evaluation.video import write_gif, write_mp4
 from robonav.evaluation.worldmodel.data import true_quantities
 from robonav.evaluation.worldmodel.dreams import decode
 from robonav.evaluation.worldmodel.measure import DataSet, Measured
@@ -122,9 +122,9 @@ def write_film(examples: Sequence[Example], spec: RobotSpec, path: Path) -> None
     with atomic_path(path) as aside:
         if path.suffix.lower() == ".gif":
             twice = (frame for frame in frames for _ in range(2))  # of a GIF's frames every second one is kept
-            _write_gif(twice, aside, 2 * _FILM_HZ)
+            write_gif(twice, aside, 2 * _FILM_HZ)
         else:
-            _write_mp4(frames, aside, _FILM_HZ, (2 * _FILM_PX, _FILM_PX + 2 * _CAPTION_PX))
+            write_mp4(frames, aside, _FILM_HZ, (2 * _FILM_PX, _FILM_PX + 2 * _CAPTION_PX))
 
 
 def _frames(example: Example, spec: RobotSpec) -> Iterator[Image]:
