@@ -1,13 +1,15 @@
 """The trained agent as a `Policy`: from a checkpoint, by torch, on the actor's mean or planning by imagination.
 
 For comparison the planner also runs on parts of its score: "geometry" never asks the agent (swept footprint and route
-alone), "imagination" never looks at geometry.
+alone), "imagination" never looks at geometry. "navigator" is "mppi" along a route that is chosen among several by
+dreaming them (`robonav.planning.route_choice`); "actor-routes" and "geometry-routes" choose routes likewise, the latter
+without dreams.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -17,9 +19,11 @@ from robonav.config import from_mapping
 from robonav.errors import PolicyError, explain
 from robonav.imagination.agent import Agent, AgentState
 from robonav.imagination.candidates import TorchImagination
+from robonav.imagination.route_dreams import RouteDreams, RouteDreamsConfig
 from robonav.learning.checkpoint import load_agent
 from robonav.planning.local import LocalPlanner, imagined_path
 from robonav.planning.mppi import MPPIConfig, PlannerState
+from robonav.planning.route_choice import RouteChoiceConfig, RouteChooser, RouteMemory
 from robonav.planning.situation import Situation, SituationConfig, SituationTracker
 from robonav.planning.surroundings import Surroundings, SurroundingsTracker
 from robonav.types import (
@@ -32,13 +36,15 @@ from robonav.types import (
     VelocityCommand,
 )
 
-Planner = Literal["actor", "mppi", "geometry", "imagination"]
+Planner = Literal["actor", "mppi", "geometry", "imagination", "navigator", "actor-routes", "geometry-routes"]
 PLANNERS: dict[Planner, MPPIConfig] = {
-    "actor": MPPIConfig(),
-    "mppi": MPPIConfig(),
+    **{name: MPPIConfig() for name in get_args(Planner)},
     "geometry": MPPIConfig(imagination=False),
+    "geometry-routes": MPPIConfig(imagination=False),
     "imagination": MPPIConfig(geometry=False, progress=False),
 }
+ACTORS = ("actor", "actor-routes")  # plan nothing
+ROUTED = ("navigator", "actor-routes", "geometry-routes")  # choose their route
 
 
 class WorldModelPolicyState(NamedTuple):
@@ -48,6 +54,7 @@ class WorldModelPolicyState(NamedTuple):
     surroundings: Surroundings
     agent: AgentState
     planner: PlannerState
+    routes: RouteMemory
     first: bool
 
 
@@ -62,6 +69,8 @@ class WorldModelPolicy:
         config: MPPIConfig | None = None,
         name: str = "",
         situation: SituationConfig | None = None,
+        routes: RouteChoiceConfig | None = None,
+        dreams: RouteDreamsConfig | None = None,
     ) -> None:
         self.agent, self.spec, self.planner = agent, spec, planner
         self.config = config or PLANNERS[planner]
@@ -69,37 +78,47 @@ class WorldModelPolicy:
         self.name = name or planner
         self.tracker = SituationTracker(spec, situation)
         self.surroundings = SurroundingsTracker(spec)
+        self.chooser = RouteChooser(self.tracker, routes)
+        self.dreams = dreams or RouteDreamsConfig()
 
     def reset(self, seed: int) -> WorldModelPolicyState:
         """State at an episode's start; the seed drives the planner's noise."""
         planner = self.local.reset(seed * 100_003)
-        return WorldModelPolicyState(
-            self.tracker.reset(), self.surroundings.reset(), self.agent.initial_state(1), planner, True
-        )
+        agent, routes = self.agent.initial_state(1), self.chooser.reset()
+        return WorldModelPolicyState(self.tracker.reset(), self.surroundings.reset(), agent, planner, routes, True)
 
     @torch.no_grad()
     def act(self, state: WorldModelPolicyState, observation: Observation) -> tuple[WorldModelPolicyState, Decision]:
         """One tick: latent = encode(observation), memory advanced, then the actor or the planner decides."""
         situation = self.tracker.update(state.situation, observation)
+        thinks = self.planner in ACTORS or self.config.imagination
+        previous = torch.from_numpy(self.spec.velocity_to_action(observation.last_command)).float()[None]
+        first, routes, choice = torch.tensor([float(state.first)]), state.routes, None
+        if self.planner in ROUTED:
+            seed = state.planner.seed + observation.stamp_ns
+            dreams = RouteDreams(self.agent, state.agent, previous, first, self.dreams, seed) if thinks else None
+            routes, situation, choice = self.chooser.choose(routes, situation, observation, dreams)
         agent, value, imagine = state.agent, 0.0, None
         action, why = np.zeros(ACTION_SIZE, np.float32), "actor"
-        if self.planner == "actor" or self.config.imagination:
+        if thinks:
             inputs = to_tensors(self.tracker.policy_input(situation, observation))
-            previous = torch.from_numpy(self.spec.velocity_to_action(observation.last_command)).float()[None]
-            step = self.agent.step(state.agent, inputs, previous, torch.tensor([float(state.first)]))
+            step = self.agent.step(state.agent, inputs, previous, first)
             agent, value, action = step.state, float(step.value[0]), step.action[0].numpy()
             imagine = TorchImagination(self.agent, agent)
         surroundings, planner, path, details = state.surroundings, state.planner, None, {}
-        if self.planner != "actor":
+        if self.planner not in ACTORS:
             tracked = None if situation.of_beam is None else (situation.tracks, situation.of_beam)
             surroundings = self.surroundings.update(surroundings, observation, tracked)
             found = self.local.plan(planner, observation, situation, surroundings, imagine)
             action, planner, why = found.action, found.state, found.why
             path = imagined_path(observation, found.actions, self.spec)
             details = {"score": found.score, "rejected": float(found.rejected), "rounds": float(found.rounds)}
+        if routes.waits:
+            action, why, path = np.zeros(ACTION_SIZE, np.float32), "wait", None
+        details |= {} if choice is None else choice.details()
         command = VelocityCommand.of(self.spec.action_to_velocity(action), observation.stamp_ns + COMMAND_LIFE_NS)
         decision = Decision(command, value, why, situation.route_odom_m, path, details)
-        return WorldModelPolicyState(situation, surroundings, agent, planner, False), decision
+        return WorldModelPolicyState(situation, surroundings, agent, planner, routes, False), decision
 
 
 def to_tensors(policy_input: PolicyInput) -> dict[str, torch.Tensor]:

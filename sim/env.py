@@ -195,6 +195,8 @@ class NavigateEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
             self._inputs.reset()
         self._running = True
         recorded = effective(drawn.record, self._depth, self._legs is not None)
+        if self._sensors.failure is not None:
+            recorded |= self._sensors.failure.record()
         info = self._info(None) | {"seed": number, "randomisation": recorded}
         if self._depth:
             info["depth_renderer"] = self._sensors.renderer

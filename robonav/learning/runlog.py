@@ -24,7 +24,7 @@ from robonav.learning.development import Score
 EVALUATIONS = "evaluations.json"
 ROW_EVERY = 30  # updates between rows of progress.csv
 COLUMNS = (
-    *("model", "scan", "map", "goal", "body", "dynamics", "representation", "reward", "continue"),
+    *("model", "scan", "motion", "map", "goal", "body", "dynamics", "representation", "reward", "continue"),
     *("prior_heads", "redundancy", "prediction", "sigreg", "multistep"),
     *("actor", "critic", "replay_value", "entropy", "return", "expert"),
 )

@@ -31,6 +31,7 @@ NEAR_M = 0.7  # scale of "near" in the lidar's second channel and in its loss
 FLOW_M = 2.0  # how far things count as close in the loss of their motion
 SCAN_FLOOR_M = 0.1
 MAP_POOL = 4
+MOTION_SIZE = 3  # numbers of `motion_vector` a sector
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,8 @@ class EncoderConfig:
     """Hidden width of the joint layer and of the decoders."""
     flow: bool = False
     """Whether the beams' velocities are read, and beams without a reading told apart."""
+    motion: bool = False
+    """Whether the nearest moving thing of each sector is read, and decoded, by itself: among all beams it is lost."""
     robot: bool = False
     """Whether the robot's size and limits are read, so that one policy can serve several robots."""
     modalities: tuple[str, ...] = MODALITIES
@@ -64,6 +67,8 @@ class EncoderConfig:
         if not self.modalities or tuple(m for m in MODALITIES if m in self.modalities) != tuple(self.modalities):
             got = ", ".join(self.modalities) or "none"
             raise ConfigError(explain("encoder.modalities", f"some of {', '.join(MODALITIES)}, in that order", got))
+        if self.motion and not self.flow:
+            raise ConfigError(explain("encoder.motion", "encoder.flow with it", "no flow"))
         if "goal" not in self.modalities:
             raise ConfigError(explain("encoder.modalities", "'goal' among them", ", ".join(self.modalities)))
 
@@ -93,6 +98,18 @@ def scan_channels(inputs: Inputs, range_m: float) -> Tensor:
     return torch.cat([torch.stack([log, torch.exp(-scan / NEAR_M) * seen, seen], dim=-2), flow], dim=-2)
 
 
+def motion_vector(inputs: Inputs, sectors: int) -> Tensor:
+    """(B, 3 S): closeness exp(-d / 2 m) of each sector's nearest moving thing, and its velocity times that; or 0."""
+    scan = inputs["scan_m"].unflatten(-1, (sectors, -1))  # (B, S, beams a sector)
+    flow = inputs["flow_mps"].unflatten(-2, (sectors, -1))
+    moving = flow.square().sum(-1) > 0
+    closeness = torch.exp(-scan / FLOW_M) * moving
+    nearest = closeness.argmax(-1, keepdim=True)
+    most = closeness.gather(-1, nearest)  # (B, S, 1)
+    velocity = flow.gather(-2, nearest[..., None].expand(*nearest.shape, 2)).squeeze(-2)
+    return torch.cat([most, most * velocity], dim=-1).flatten(-2)
+
+
 class ScanEncoder(nn.Module):
     """Circular lidar encoder: each sector, with half a sector of overlap to both sides, through one shared network."""
 
@@ -104,7 +121,11 @@ class ScanEncoder(nn.Module):
             raise ConfigError(explain("encoder.sectors", "an even whole number of beams a sector", got))
         self.size, self.flow, self.range_m = beams // config.sectors, config.flow, spec.lidar.range_m
         self.net = mlp((5 if self.flow else 2) * 2 * self.size, config.sector_width, config.sector_width)
-        self.width = config.sectors * config.sector_width
+        self.width, self.sectors = config.sectors * config.sector_width, config.sectors
+        self.motion = None
+        if config.motion:
+            self.motion = mlp(MOTION_SIZE * config.sectors, config.vector_width, config.vector_width)
+            self.width += config.vector_width
 
     def forward(self, inputs: Inputs) -> Tensor:
         """scan_m (B, beams), and flow_mps (B, beams, 2) where it is read -> (B, F)."""
@@ -117,7 +138,9 @@ class ScanEncoder(nn.Module):
         ring = torch.cat([channels[..., -half:], channels, channels[..., :half]], dim=-1)
         windows = ring.unfold(-1, 2 * self.size, self.size)  # (B, channels, S, 2 size)
         out: Tensor = self.net(windows.transpose(-2, -3).flatten(-2)).flatten(-2)
-        return out
+        if self.motion is None:
+            return out
+        return torch.cat([out, self.motion(motion_vector(inputs, self.sectors))], dim=-1)
 
 
 class ScanDecoder(nn.Module):
@@ -248,6 +271,10 @@ class ObservationDecoder(nn.Module):
         self.modalities, self.robot, self.flow = config.modalities, config.robot, config.flow
         if "scan" in self.modalities:
             self.scan = ScanDecoder(config, spec.lidar.beams, features)
+        self.motion = None
+        if config.motion and "scan" in self.modalities:
+            self.sectors = config.sectors
+            self.motion = mlp(features, config.vector_width, MOTION_SIZE * config.sectors)
         if "local_map" in self.modalities:
             self.pooled = spec.local_map.cells // MAP_POOL
             self.local_map = mlp(features, config.hidden, len(LOCAL_MAP_CHANNELS) * self.pooled**2)
@@ -272,7 +299,10 @@ class ObservationDecoder(nn.Module):
         of the velocity of what was hit, weighted 1 + 2 exp(-d / 2 m). Map: cross-entropy on cells pooled by 4.
         Vectors: squared error.
         """
-        losses = dict.fromkeys(MODALITIES, features.new_zeros(features.shape[:-1]))
+        losses = dict.fromkeys((*MODALITIES, "motion"), features.new_zeros(features.shape[:-1]))
+        if self.motion is not None:
+            error = (self.motion(features) - motion_vector(inputs, self.sectors)).square().sum(-1)
+            losses["motion"] = inputs["present"][..., MODALITIES.index("scan")] * error
         for name in self.modalities:
             loss = getattr(self, f"_{name}_loss")(features, inputs)
             losses[name] = inputs["present"][..., MODALITIES.index(name)] * loss

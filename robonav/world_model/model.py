@@ -48,6 +48,8 @@ class WorldModelConfig:
     """Weight of KL(sg(posterior) || prior)."""
     representation_weight: float = 0.1
     """Weight of KL(posterior || sg(prior))."""
+    motion_weight: float = 10.0
+    """Weight of the reconstruction of what moves, where it is read by itself."""
     scan_weight: float = 0.5
     """Weight of the lidar's reconstruction."""
     map_weight: float = 0.05
@@ -312,6 +314,7 @@ class WorldModel(nn.Module):
             decoded = self.decoder.losses(f if self.objective is None else f.detach(), inputs)
             losses = {
                 "scan": c.scan_weight * decoded["scan"],
+                "motion": c.motion_weight * decoded["motion"],
                 "map": c.map_weight * decoded["local_map"],
                 "goal": c.vector_weight * decoded["goal"],
                 "body": c.vector_weight * decoded["body"],

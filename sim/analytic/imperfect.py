@@ -91,7 +91,9 @@ class Imperfect:
         self._actuations[b] = Actuation(drawn.actuation, number)
         self._suites[b].start(number, drawn.sensors)
         self.mapped[b] = False
-        return {name: value for name, value in drawn.record.items() if name not in CAMERA_KNOBS | LEG_KNOBS}
+        failure = self._suites[b].failure
+        lost = {} if failure is None else failure.record()
+        return lost | {name: value for name, value in drawn.record.items() if name not in CAMERA_KNOBS | LEG_KNOBS}
 
     def step(self, commands: NDArray[np.float64], active: NDArray[np.bool_]) -> State:
         """`AnalyticBatch.step` under commands (B, 3) that come late, scaled, and slip."""

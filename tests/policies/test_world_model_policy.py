@@ -12,7 +12,7 @@ import torch
 from tiny import AGENT
 
 from policies.registry import make_policy
-from policies.world_model_policy import imagined_path
+from policies.world_model_policy import WorldModelPolicy, imagined_path
 from robonav.config import load_robot
 from robonav.errors import CheckpointError, PolicyError
 from robonav.imagination.agent import Agent
@@ -143,3 +143,37 @@ def test_map_and_route_are_made_as_in_training(tmp_path: Path) -> None:
     save_agent(tmp_path / "checkpoint.safetensors", Agent(AGENT, SPEC).state_dict(), AGENT, SPEC, info)
     policy = make_policy(str(tmp_path), SPEC)
     assert policy.tracker.config.replan_period_s == 2.5  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("planner", ["navigator", "actor-routes", "geometry-routes"])
+def test_routes_are_chosen_at_plans_and_told(run_folder: Path, planner: str) -> None:
+    policy = make_policy(str(run_folder), SPEC, planner=planner)
+    runs: list[list[Decision]] = []
+    for _ in range(2):
+        state, decisions = policy.reset(0), []
+        for t in range(8):
+            seen = replace(observation(t), scan_m=np.full(128, SPEC.lidar.range_m, np.float32))
+            state, decision = policy.act(state, seen)
+            decisions.append(decision)
+        runs.append(decisions)
+    for a, b in zip(*runs, strict=True):
+        assert np.array_equal(a.command.velocity, b.command.velocity) and a.details == b.details
+    assert [t for t, d in enumerate(runs[0]) if "route_chosen" in d.details] == [0, 5], "every 0.5 s"
+    assert runs[0][0].details["routes"] >= 1 and runs[0][0].route_odom_m is not None
+
+
+@pytest.mark.parametrize("planner", ["navigator", "actor-routes", "geometry-routes"])
+def test_waiting_stands_still_until_the_next_plan(
+    run_folder: Path, planner: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = make_policy(str(run_folder), SPEC, planner=planner)
+    assert isinstance(policy, WorldModelPolicy)
+    choose = policy.chooser.choose
+
+    def waiting(*args: Any) -> Any:
+        routes, situation, choice = choose(*args)
+        return routes._replace(waits=True), situation, choice
+
+    monkeypatch.setattr(policy.chooser, "choose", waiting)
+    decisions = drive(policy, 3)
+    assert all(d.why == "wait" and not d.command.velocity.any() for d in decisions)
