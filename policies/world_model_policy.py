@@ -131,11 +131,13 @@ def load(path: str | Path, spec: RobotSpec, planner: Planner = "actor") -> World
 
     Raises:
         CheckpointError: missing or damaged.
-        PolicyError: trained for a robot that differs in size, limits, rate or sensors, or an unknown planner.
+        PolicyError: trained for a robot that differs in rate or sensors, or, where it reads neither, in size or limits;
+            or an unknown planner.
     """
     if planner not in PLANNERS:
         raise PolicyError(explain("planner", " or ".join(f"'{name}'" for name in PLANNERS), repr(planner)))
     checkpoint = load_agent(path)
-    check_same_robot(checkpoint.spec, spec, f"checkpoint {path}", PolicyError)
+    told = checkpoint.agent.config.model.encoder.robot
+    check_same_robot(checkpoint.spec, spec, f"checkpoint {path}", PolicyError, told)
     situation = from_mapping(SituationConfig, checkpoint.info.get("situation", {}), f"checkpoint {path}: situation")
     return WorldModelPolicy(checkpoint.agent, spec, planner, None, f"{Path(path).name}:{planner}", situation)

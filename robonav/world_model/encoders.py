@@ -299,7 +299,7 @@ class ObservationDecoder(nn.Module):
         of the velocity of what was hit, weighted 1 + 2 exp(-d / 2 m). Map: cross-entropy on cells pooled by 4.
         Vectors: squared error.
         """
-        losses = dict.fromkeys((*MODALITIES, "motion"), features.new_zeros(features.shape[:-1]))
+        losses = dict.fromkeys(MODALITIES, features.new_zeros(features.shape[:-1]))
         if self.motion is not None:
             error = (self.motion(features) - motion_vector(inputs, self.sectors)).square().sum(-1)
             losses["motion"] = inputs["present"][..., MODALITIES.index("scan")] * error

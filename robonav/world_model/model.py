@@ -314,11 +314,12 @@ class WorldModel(nn.Module):
             decoded = self.decoder.losses(f if self.objective is None else f.detach(), inputs)
             losses = {
                 "scan": c.scan_weight * decoded["scan"],
-                "motion": c.motion_weight * decoded["motion"],
                 "map": c.map_weight * decoded["local_map"],
                 "goal": c.vector_weight * decoded["goal"],
                 "body": c.vector_weight * decoded["body"],
             }
+            if "motion" in decoded:
+                losses["motion"] = c.motion_weight * decoded["motion"]
         if isinstance(self.objective, RedundancyReduction):
             losses |= self.objective.losses(f, sequence.embedding)
         elif self.objective is not None:

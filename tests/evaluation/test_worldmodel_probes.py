@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from robonav.evaluation.worldmodel import probes
 from robonav.evaluation.worldmodel.episodes import Recorded, Truth
@@ -53,6 +54,7 @@ def test_probes_of_a_real_model(a1: RobotSpec) -> None:
         scan = episode.truth.scan_m.copy()
         scan[:, probes.rear_beams(a1.lidar)] = rng.choice([0.5, 3.0])
         episodes.append(replace(episode, truth=episode.truth._replace(scan_m=scan)))
+    torch.manual_seed(0)
     found = probes.measure(Agent(AgentConfig(), a1).eval(), episodes, a1)
     assert found["hidden_mover_position"] is None
     assert found["own_velocity"]["measure"] == "R2" and found["own_velocity"]["memory_and_latent"][0] > 0.5

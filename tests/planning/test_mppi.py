@@ -22,12 +22,13 @@ class Dreams:
     def __init__(self, score: Any = lambda actions: np.zeros(len(actions))) -> None:
         self.score, self.wanted, self.gumbel, self.jitter = score, [], [], []
 
-    def __call__(self, wanted: Any, jitter: Any, gumbel: Any) -> tuple[Any, Any]:
+    def __call__(self, wanted: Any, jitter: Any, gumbel: Any) -> tuple[Any, Any, Any, Any]:
         self.wanted.append(wanted.copy())
         self.gumbel.append(gumbel.copy())
         self.jitter.append(jitter.copy())
         actions = np.concatenate([np.clip(jitter, -1, 1), wanted[len(jitter) :]])
-        return actions, np.asarray(self.score(actions), np.float32)
+        none = np.zeros(len(actions), np.float32)
+        return actions, np.asarray(self.score(actions), np.float32), none, none
 
 
 def test_between_two_ways_round_an_obstacle_one_is_taken() -> None:

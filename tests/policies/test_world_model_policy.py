@@ -177,3 +177,17 @@ def test_waiting_stands_still_until_the_next_plan(
     monkeypatch.setattr(policy.chooser, "choose", waiting)
     decisions = drive(policy, 3)
     assert all(d.why == "wait" and not d.command.velocity.any() for d in decisions)
+
+
+def test_one_that_reads_the_robot_may_drive_another_body(tmp_path: Path) -> None:
+    encoder = replace(AGENT.model.encoder, robot=True)
+    told = replace(AGENT, model=replace(AGENT.model, encoder=encoder))
+    torch.manual_seed(0)
+    save_agent(tmp_path / "checkpoint.safetensors", Agent(told, SPEC).state_dict(), told, SPEC, {})
+    big = load_robot("vision60")
+    policy = make_policy(str(tmp_path), big)
+    fastest = max(decision.command.vx_mps for decision in drive(policy, 3))
+    assert fastest <= big.vx_max_mps
+    assert fastest != max(d.command.vx_mps for d in drive(make_policy(str(tmp_path), SPEC), 3))
+    with pytest.raises(PolicyError, match="lidar"):
+        make_policy(str(tmp_path), replace(big, lidar=LidarSpec(beams=64)))

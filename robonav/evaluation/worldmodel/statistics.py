@@ -70,9 +70,12 @@ def r_squared(target: Floats, predicted: Floats, episode: ArrayLike, seed: int =
 
 
 def ridge(x: Floats, y: Floats, penalty: float) -> tuple[Floats, Floats]:
-    """Weights (F, K) and bias (K,) that minimise |y - x w - b|^2 + penalty |w s|^2, s the features' spreads (F,)."""
+    """Weights (F, K) and bias (K,) that minimise |y - x w - b|^2 + penalty |w s|^2, s the features' spreads (F,).
+
+    A feature that only varies by the rounding of single precision counts as constant.
+    """
     mean, spread = x.mean(0), x.std(0)
-    spread = np.where(spread > 1e-8, spread, 1.0)
+    spread = np.where(spread > 1e-5 * max(1.0, float(np.abs(x).max())), spread, np.inf)
     scaled = (x - mean) / spread
     gram = scaled.T @ scaled + penalty * np.eye(x.shape[1])
     weights = np.linalg.solve(gram, scaled.T @ (y - y.mean(0))) / spread[:, None]
