@@ -11,6 +11,7 @@ from tiny import tiny_config
 
 from robonav.config import find_config, load_config, load_robot
 from robonav.errors import ShapeError
+from robonav.imagination.agent import Agent, AgentConfig
 from robonav.learning.config import TrainConfig
 from robonav.learning.learner import Learner
 from robonav.ssm.backbone import BackboneConfig
@@ -116,3 +117,18 @@ def test_a_budget_that_is_too_small_is_one_line() -> None:
     parts = sequential_parts(60_000, 32, 32, 32, 16)
     assert isinstance(parts.memory, GRUMemory)
     assert count(*parts) == pytest.approx(60_000, rel=0.01)
+
+
+def test_an_agent_with_a_sequential_posterior_acts_on_what_training_sees() -> None:
+    torch.manual_seed(0)
+    agent = Agent(AgentConfig(model=SMALL), SPEC).double().eval()
+    inputs, action, first = batch()
+    at = torch.zeros(2, 1, dtype=torch.long)
+    trained = agent.model.observe(inputs, action, first, at).features
+    state, previous = agent.initial_state(2), torch.zeros(2, 3).double()
+    with torch.no_grad():
+        for t in range(first.shape[1]):
+            now = {name: values[:, t] for name, values in inputs.items()}
+            step = agent.step(state, now, previous, first[:, t] if t else torch.ones(2).double())
+            assert torch.allclose(step.features, trained[:, t], atol=1e-9)
+            state, previous = step.state, action[:, t]
