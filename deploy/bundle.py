@@ -221,9 +221,14 @@ def _with_contract(onnx_bytes: bytes, contract: BundleContract) -> bytes:
     model.metadata_props.extend(kept)
     entry = model.metadata_props.add()
     entry.key, entry.value = METADATA_KEY, contract.to_json()
+    return bytes(without_notes(model).SerializeToString(deterministic=True))
+
+
+def without_notes(model: Any) -> Any:
+    """An ONNX model less the exporter's notes at its parts: stack traces, with paths of the machine that it ran on."""
     for part in (*model.graph.node, *model.graph.value_info, *model.graph.input, *model.graph.output):
-        del part.metadata_props[:]  # the exporter leaves stack traces, with paths of the machine that it ran on
-    return bytes(model.SerializeToString(deterministic=True))
+        del part.metadata_props[:]
+    return model
 
 
 def _parity_bytes(parity: ParityRecording) -> bytes:

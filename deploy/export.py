@@ -11,7 +11,7 @@ import io
 import logging
 import tempfile
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,14 +70,19 @@ def to_onnx(agent: Agent, spec: RobotSpec) -> bytes:
     example += [torch.zeros(1, ACTION_SIZE), torch.zeros(1), *(tensor for _, tensor in states)]
     input_names = [*shapes, "action_prev", "reset", *(f"state.{name}" for name, _ in states)]
     output_names = ["action", "value", *(f"next.{name}" for name, _ in states)]
-    with tempfile.TemporaryDirectory() as folder, quiet():
-        path = Path(folder) / "policy.onnx"
+    return exported(graph, example, input_names, output_names)
+
+
+def exported(module: nn.Module, example: Sequence[Tensor], inputs: list[str], outputs: list[str]) -> bytes:
+    """A module as an ONNX graph with static shapes and named tensors."""
+    with tempfile.TemporaryDirectory() as folder, _quiet():
+        path = Path(folder) / "graph.onnx"
         torch.onnx.export(
-            graph,
+            module,
             tuple(example),
             str(path),
-            input_names=input_names,
-            output_names=output_names,
+            input_names=inputs,
+            output_names=outputs,
             opset_version=OPSET,
             dynamo=True,
             external_data=False,
@@ -86,7 +91,7 @@ def to_onnx(agent: Agent, spec: RobotSpec) -> bytes:
 
 
 @contextlib.contextmanager
-def quiet() -> Any:
+def _quiet() -> Any:
     """The exporter talks a lot; errors still come through."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level

@@ -8,17 +8,17 @@ Shape letters: K candidates, P of them the actor's, L horizon, A action size, S 
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from deploy.export import OPSET, quiet
+from deploy.bundle import without_notes
+from deploy.export import exported
 from policies.onnx_dreams import DREAM_INPUTS, DREAM_OUTPUTS, PlannedDreams
 from robonav.imagination.agent import Agent
+from robonav.imagination.candidates import Dreaming, dream_on
 from robonav.ssm.state import map_state
 from robonav.types import ACTION_SIZE
 from robonav.world_model.model import WorldModelState
@@ -35,21 +35,11 @@ class _DreamStep(nn.Module):
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Carried values, memory, wanted (K, A), jitter (P, A), gumbel (K, S, C) to carried values, memory, action."""
-        model, behavior = self.agent.model, self.agent.behavior
-        latent, score, weight, doubt, *memory = tensors[:-3]
-        wanted, jitter, gumbel = tensors[-3:]
-        state, own = model.state_of(list(memory)), jitter.shape[0]
-        policy = behavior.actor(model.features(state.memory[:own], latent[:own]))
-        proposed = (policy.mean + policy.std * jitter).clamp(-1, 1)
-        action = torch.cat([proposed, wanted[own:]])
-        state = model.advance(state, latent, action)
-        prior = model.prior(state.memory, latent, action)
-        doubt = doubt + weight * model.disagreement(state.memory, latent, action, prior)
-        latent = model.sample_with(prior, gumbel)
-        features = model.features(state.memory, latent)
-        score = score + weight * model.reward.mean(features)
-        weight = weight * behavior.config.discount * torch.sigmoid(model.proceed(features).squeeze(-1))
-        return (latent, score, weight, doubt, *(tensor for _, tensor in state.tensors()), action)
+        latent, rewards, weight, doubt, *memory = tensors[:-3]
+        now = Dreaming(self.agent.model.state_of(list(memory)), latent, rewards, weight, doubt)
+        now, action = dream_on(self.agent, now, *tensors[-3:])
+        memory = [tensor for _, tensor in now.state.tensors()]
+        return (now.latent, now.rewards, now.weight, now.doubt, *memory, action)
 
 
 class _Ending(nn.Module):
@@ -160,19 +150,4 @@ def _exported(module: nn.Module, example: Sequence[Tensor], inputs: list[str], o
     """A module as an ONNX model, without the exporter's notes."""
     import onnx
 
-    with tempfile.TemporaryDirectory() as folder, quiet():
-        path = Path(folder) / "part.onnx"
-        torch.onnx.export(
-            module,
-            tuple(example),
-            str(path),
-            input_names=inputs,
-            output_names=outputs,
-            opset_version=OPSET,
-            dynamo=True,
-            external_data=False,
-        )
-        model = onnx.load(str(path))
-    for part in (*model.graph.node, *model.graph.value_info, *model.graph.input, *model.graph.output):
-        del part.metadata_props[:]
-    return model
+    return without_notes(onnx.load_model_from_string(exported(module, example, inputs, outputs)))

@@ -6,6 +6,8 @@ candidates, P of them the actor's own, L horizon, A action size, S sampled group
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -16,6 +18,42 @@ from robonav.ssm.state import map_state
 from robonav.world_model.model import WorldModelState
 
 Singles = NDArray[np.float32]
+
+
+class Dreaming(NamedTuple):
+    """Where K dreams are, and what they brought so far."""
+
+    state: WorldModelState  # (K, ...) memory before the latent
+    latent: Tensor  # (K, G * C)
+    rewards: Tensor  # (K,) discounted
+    weight: Tensor  # (K,) discount times the chance that the episode goes on
+    doubt: Tensor  # (K,) sum of the priors' disagreement, each step weighted like its reward
+
+
+def dream_on(agent: Agent, now: Dreaming, wanted: Tensor, jitter: Tensor, gumbel: Tensor) -> tuple[Dreaming, Tensor]:
+    """One step of K dreams, and the actions (K, A) that they took: the first P follow the actor.
+
+    Args:
+        agent: whose model and actor dream.
+        now: before the step.
+        wanted: (K, A); the first P rows are not looked at.
+        jitter: (P, A) of the actor's own actions, in its standard deviations.
+        gumbel: (K, S, C) standard Gumbel noise of the latents.
+    """
+    model, behavior = agent.model, agent.behavior
+    state, latent, rewards, weight, doubt = now
+    action, own = wanted, jitter.shape[0]
+    if own:
+        policy = behavior.actor(model.features(state.memory[:own], latent[:own]))
+        action = torch.cat([(policy.mean + policy.std * jitter).clamp(-1, 1), wanted[own:]])
+    state = model.advance(state, latent, action)
+    prior = model.prior(state.memory, latent, action)
+    doubt = doubt + weight * model.disagreement(state.memory, latent, action, prior)
+    latent = model.sample_with(prior, gumbel)
+    features = model.features(state.memory, latent)
+    rewards = rewards + weight * model.reward.mean(features)
+    weight = weight * behavior.config.discount * torch.sigmoid(model.proceed(features).squeeze(-1))
+    return Dreaming(state, latent, rewards, weight, doubt), action
 
 
 class CandidateDreams(nn.Module):
@@ -42,27 +80,16 @@ class CandidateDreams(nn.Module):
             state; and (K,) how far the priors disagree over the horizon, 0 to 1: the mean over its steps, each weighted
             like its reward, so that what would come after an end does not count.
         """
-        model, behavior = self.agent.model, self.agent.behavior
-        count, horizon, own = wanted.shape[0], wanted.shape[1], jitter.shape[0]
+        model, count, horizon = self.agent.model, wanted.shape[0], wanted.shape[1]
         state = WorldModelState(*map_state(lambda x: x.expand(count, *x.shape[1:]), start))
-        latent = latent.expand(count, -1)
-        features = model.features(state.memory, latent)
-        score, weight, doubt = wanted.new_zeros(count), wanted.new_ones(count), wanted.new_zeros(count)
+        none = wanted.new_zeros(count)
+        now = Dreaming(state, latent.expand(count, -1), none, torch.ones_like(none), none)
         actions = []
         for t in range(horizon):
-            action = wanted[own:, t]
-            if own:
-                policy = behavior.actor(features[:own])
-                action = torch.cat([(policy.mean + policy.std * jitter[:, t]).clamp(-1, 1), action])
-            state = model.advance(state, latent, action)
-            prior = model.prior(state.memory, latent, action)
-            doubt = doubt + weight * model.disagreement(state.memory, latent, action, prior)
-            latent = model.sample_with(prior, gumbel[t])
-            features = model.features(state.memory, latent)
-            score = score + weight * model.reward.mean(features)
-            weight = weight * behavior.config.discount * torch.sigmoid(model.proceed(features).squeeze(-1))
+            now, action = dream_on(self.agent, now, wanted[:, t], jitter[:, t], gumbel[t])
             actions.append(action)
-        return torch.stack(actions, 1), score, weight * behavior.critic.mean(features), doubt / horizon
+        value = self.agent.behavior.critic.mean(model.features(now.state.memory, now.latent))
+        return torch.stack(actions, 1), now.rewards, now.weight * value, now.doubt / horizon
 
 
 class TorchImagination:
