@@ -12,11 +12,12 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
+from one_hall import hall
 
 import sim
 from robonav.config import load_robot
 from robonav.errors import RobonavError
-from robonav.types import LidarSpec, RobotSpec, Scene
+from robonav.types import LidarSpec, RobotSpec
 from sim.env import NavigateEnv
 from sim.walker import LeggedConfig
 from sim.world import WorldConfig
@@ -24,28 +25,8 @@ from sim.world import WorldConfig
 AHEAD = np.array([1.0, 0.0, 0.0], np.float32)
 
 
-def hall(**changes: object) -> Scene:
-    walls = np.array([[-1, -1, 7, -1, 0.1], [-1, 1, 7, 1, 0.1], [-1, -1, -1, 1, 0.1], [7, -1, 7, 1, 0.1]], np.float32)
-    return dataclasses.replace(
-        Scene("hall", (-1.1, -1.1, 7.1, 1.1), (0.0, 0.0, 0.0), (5.0, 0.0), walls=walls), **changes
-    )
-
-
 def with_beams(beams: int) -> RobotSpec:
     return dataclasses.replace(load_robot("a1"), lidar=LidarSpec(beams=beams))
-
-
-@pytest.fixture
-def env():
-    made: list[NavigateEnv] = []
-
-    def make(**options: object) -> NavigateEnv:
-        made.append(sim.make_env(**{"policy_input": False, **options}))
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.close()
 
 
 def run(env: NavigateEnv, steps: int, **options: object) -> list[dict]:

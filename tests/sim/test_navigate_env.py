@@ -13,33 +13,13 @@ import numpy as np
 import pytest
 from gymnasium.error import ResetNeeded
 from gymnasium.utils.env_checker import check_env
+from one_hall import hall
 
 import sim
 from robonav.config import load_robot
 from robonav.errors import RobonavError, SceneError
-from robonav.types import LidarSpec, Observation, Scene, policy_input_shapes
+from robonav.types import LidarSpec, Observation, policy_input_shapes
 from sim.env import NavigateEnv, RewardConfig
-
-
-@pytest.fixture
-def env():
-    made: list[NavigateEnv] = []
-
-    def make(**options: object) -> NavigateEnv:
-        made.append(sim.make_env(**{"policy_input": False, **options}))
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.close()
-
-
-def hall(**changes: object) -> Scene:
-    """A straight hall of 8 m along x."""
-    walls = np.array([[-1, -1, 7, -1, 0.1], [-1, 1, 7, 1, 0.1], [-1, -1, -1, 1, 0.1], [7, -1, 7, 1, 0.1]], np.float32)
-    return dataclasses.replace(
-        Scene("hall", (-1.1, -1.1, 7.1, 1.1), (0.0, 0.0, 0.0), (5.0, 0.0), walls=walls), **changes
-    )
 
 
 @pytest.mark.parametrize("options", [{"policy_input": False}, {"policy_input": True, "depth": True}])
