@@ -12,7 +12,7 @@ from robonav.config import load_robot
 from robonav.errors import ConfigError, explain
 from robonav.learning.config import CollectConfig
 from robonav.learning.streams import Arrays, Coming, GymStreams, Moved, Streams, events_of
-from robonav.types import Observation, RobotSpec, policy_input_shapes
+from robonav.types import ACTION_SIZE, Observation, RobotSpec, policy_input_shapes
 
 
 @dataclass(frozen=True)
@@ -134,6 +134,14 @@ class AnalyticStreams:
                     events[world] = events_of(outcomes[world], float(infos["clearance_m"][i]), env.blocked(i))
         self._restarting = terminated | truncated
         return Moved(reward, first, terminated, truncated, events, outcomes)
+
+    def window_actions(self) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """See `robonav.learning.streams.WindowStreams`."""
+        actions, known = np.zeros((self._count, ACTION_SIZE), np.float32), np.zeros(self._count, np.bool_)
+        for worlds, env in zip(self._worlds, self._envs, strict=True):
+            commands, known[worlds] = env.window_commands()
+            actions[worlds] = env.robot.velocity_to_action(commands)
+        return actions, known
 
     def close(self) -> None:
         """See `Streams.close`."""

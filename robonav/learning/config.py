@@ -14,6 +14,7 @@ from robonav.learning.replay import ReplayConfig
 DEVELOPMENT_SEEDS_FROM = 900_000_000  # above those of training, below those of evaluation suites
 DEVELOPMENT_EPISODES = 10_000
 MAX_DEVELOPMENT_SEED = 1_000
+WINDOW = "window"  # the expert that is no preset
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,8 @@ class KickstartConfig:
     streams: int = 0
     """Environments a worker, the first ones, in which the expert says what it would do; 0 for none."""
     policy: str = "dwa-tracking"
-    """Preset in configs/policies."""
+    """Preset in configs/policies, or "window": the local planner's window of commands, compiled with the analytic
+    simulator, which labels all streams in the time in which a preset labels a few."""
     drive: float = 0.5
     """Share of their episodes in which the expert drives; in the others the agent does (DAgger)."""
     weight: float = 1.0
@@ -77,6 +79,8 @@ class KickstartConfig:
     """Weight at the end."""
     fade: int = 3000
     """Updates over which the weight fades, from the actor's first on."""
+    shape: float = 0.0
+    """Weight of the same pull on the world model: its memory then keeps what the expert's decision depends on."""
 
     def __post_init__(self) -> None:
         """Checks ranges.
@@ -84,7 +88,7 @@ class KickstartConfig:
         Raises:
             ConfigError: with the name of the value that does not fit.
         """
-        require_at_least(self, {"streams": 0, "weight": 0, "final": 0, "fade": 1, "drive": 0})
+        require_at_least(self, dict.fromkeys(("streams", "weight", "final", "drive", "shape"), 0) | {"fade": 1})
         if self.drive > 1:
             raise ConfigError(explain("kickstart.drive", "a share from 0 to 1", self.drive))
 

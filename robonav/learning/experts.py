@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robonav.learning.config import KickstartConfig
-from robonav.learning.streams import Streams
+from robonav.errors import ConfigError, explain
+from robonav.learning.config import WINDOW, KickstartConfig
+from robonav.learning.streams import Streams, WindowStreams
 from robonav.types import ACTION_SIZE, Policy, RobotSpec
 
 ExpertFactory = Callable[[str, RobotSpec], Policy]
@@ -22,23 +23,37 @@ _SALT = 0x65787072  # keeps the draw of who drives apart from the scene's own
 
 
 class Experts:
-    """One expert a stream, for the first streams of a worker."""
+    """Who labels, and sometimes drives, the first streams of a worker: a policy in each, or the streams' own window."""
 
     def __init__(self, config: KickstartConfig, factory: ExpertFactory, streams: Streams, count: int) -> None:
+        """No episode yet.
+
+        Raises:
+            ConfigError: streams without a window are to be labelled by theirs.
+        """
         self.config, self.streams, self.count = config, streams, min(config.streams, count)
-        self.policies = [factory(config.policy, streams.robot(i)) for i in range(self.count)]
+        self.policies: list[Policy] = []
+        if config.policy != WINDOW:
+            self.policies = [factory(config.policy, streams.robot(i)) for i in range(self.count)]
+        elif not isinstance(streams, WindowStreams):
+            want = f"a preset in configs/policies, or collect.simulator = 'analytic' for '{WINDOW}'"
+            raise ConfigError(explain("kickstart.policy", want, f"'{WINDOW}' in another simulator"))
         self.states: list[Any] = [None] * self.count
         self.drives = np.zeros(count, np.bool_)  # whether the expert drives a stream's episode
 
     def begin(self, stream: int, seed: int) -> None:
         """An episode of a stream begins with the next observation."""
         if stream < self.count:
-            self.states[stream] = self.policies[stream].reset(seed)
+            if self.policies:
+                self.states[stream] = self.policies[stream].reset(seed)
             self.drives[stream] = np.random.default_rng([seed, _SALT]).random() < self.config.drive
 
     def actions(self, n: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Actions (n, 3) that the experts would take now, and (n,) 1 where there is one."""
         actions, labelled = np.zeros((n, ACTION_SIZE), np.float32), np.zeros(n, np.float32)
+        if isinstance(self.streams, WindowStreams) and not self.policies:
+            window, known = self.streams.window_actions()
+            actions[: self.count], labelled[: self.count] = window[: self.count], known[: self.count]
         for i, policy in enumerate(self.policies):
             self.states[i], decision = policy.act(self.states[i], self.streams.observation(i))
             actions[i] = self.streams.robot(i).velocity_to_action(decision.command.velocity)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from robonav.errors import RobonavError
 from robonav.imagination.agent import Agent
+from robonav.imagination.behavior import frozen
 from robonav.imagination.imitation import imitation_loss
 from robonav.learning.checkpoint import load_optimizer, load_weights, optimizer_tensors
 from robonav.learning.config import TrainConfig
@@ -85,6 +86,8 @@ class Learner:
                 sequence = self._observe(batch, batch["action"], first, dream_at)
             with self.clock("heads and losses"):
                 losses = self._loss(batch, sequence, batch["reward"], batch["terminal"], first)
+                if self.config.kickstart.shape and updates >= self.config.behavior_start:
+                    losses["shape"] = self._shape_loss(sequence, batch)
                 model_loss = sum(losses.values(), torch.zeros((), device=self.device))
         self._apply(self.model_optimizer, model_loss, "world model", updates)
         behaved = {}
@@ -95,6 +98,13 @@ class Learner:
         scalars = {**losses, "model": model_loss, **behaved}
         values = torch.stack([value.detach().float() for value in scalars.values()]).tolist()
         return dict(zip(scalars, values, strict=True))
+
+    def _shape_loss(self, sequence: Sequence, batch: dict[str, Tensor]) -> Tensor:
+        """How far the actor, as it is, is from the experts: a loss of what it reads."""
+        actor = self.agent.behavior.actor
+        with frozen(actor):
+            loss = imitation_loss(actor, sequence.features, batch["label"], batch["labelled"])
+        return self.config.kickstart.shape * loss
 
     def _update_behavior(
         self, sequence: Sequence, dream_at: Tensor, batch: dict[str, Tensor], updates: int

@@ -26,7 +26,7 @@ ROW_EVERY = 30  # updates between rows of progress.csv
 COLUMNS = (
     *("model", "scan", "motion", "map", "goal", "body", "dynamics", "representation", "reward", "continue"),
     *("prior_heads", "redundancy", "prediction", "sigreg", "multistep"),
-    *("actor", "critic", "replay_value", "entropy", "return", "expert"),
+    *("actor", "critic", "replay_value", "entropy", "return", "expert", "shape"),
 )
 
 

@@ -7,7 +7,7 @@ takes no action there and its observation is the new episode's first one.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import gymnasium as gym
 import numpy as np
@@ -62,6 +62,14 @@ class Streams(Protocol):
 
     def close(self) -> None:
         """Frees what the worlds hold."""
+
+
+@runtime_checkable
+class WindowStreams(Protocol):
+    """Worlds that know, all at once and compiled, what the local planner's window of commands would choose in each."""
+
+    def window_actions(self) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """(n, 3) normalised actions for the observations of now, and (n,) where there is one."""
 
 
 StreamsFactory = Callable[[int, int], Streams]

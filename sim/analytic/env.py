@@ -27,6 +27,7 @@ from sim.analytic.observe import observe
 from sim.analytic.pool import ReadyScene, ScenePool
 from sim.analytic.situation import BatchTracker, empty_policy_input
 from sim.analytic.tasks import Tasks
+from sim.analytic.window import Window
 from sim.env import observation_space
 from sim.randomisation import RandomisationConfig, load_randomisation
 from sim.rewards import COLLISION, SUCCESS, TIMEOUT, RewardConfig, load_rewards
@@ -99,6 +100,7 @@ class AnalyticVectorEnv(gymnasium.vector.VectorEnv[Arrays, NDArray[np.float32], 
         self.rewards = load_rewards(reward)
         self.worlds = AnalyticBatch(self.robot, num_envs, world)
         self.tracker = BatchTracker(self.robot, num_envs) if policy_input else None
+        self._window: Window | None = None
         self._tasks = Tasks(num_envs)
         errors, randomised = load_sensors(sensors), load_randomisation(randomisation)
         perfect = errors == SensorConfig() and randomised.is_off
@@ -262,6 +264,24 @@ class AnalyticVectorEnv(gymnasium.vector.VectorEnv[Arrays, NDArray[np.float32], 
             last_command=raw["last_command"][b].copy(),
             scan_m=raw["scan_m"][b].copy() if present[b, 0] else None,
         )
+
+    def window_commands(self) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """(B, 3) commands that the local planner's window would give now, and (B,) where there is one.
+
+        Raises:
+            ConfigError: worlds that were made without map and route.
+        """
+        if self.tracker is None:
+            raise ConfigError(explain("window_commands", "worlds with policy_input=True", "raw sensors"))
+        if self._window is None:
+            self._window = Window(self.robot)
+        seen = self.arrays()
+        known = seen["present"][:, 0] > 0
+        return self._window.commands(seen, self._raw["pose_odom_base"], self.tracker.routes, known)
+
+    def arrays(self) -> Arrays:
+        """What was observed last, without a copy: the arrays of the observation and the sensors' readings."""
+        return self._raw | self._observations
 
     def _draw(self, b: int) -> int:
         """The number of a world's next scene."""

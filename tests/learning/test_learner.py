@@ -18,14 +18,16 @@ from tiny import tiny_config
 
 from robonav.errors import ConfigError
 from robonav.imagination.agent import Agent
+from robonav.imagination.imitation import imitation_loss
 from robonav.learning.checkpoint import load_agent
 from robonav.learning.collector import InProcessPool
-from robonav.learning.config import TrainConfig
+from robonav.learning.config import KickstartConfig, TrainConfig
 from robonav.learning.device import device_of
 from robonav.learning.learner import PARTS, Learner
 from robonav.learning.ranks import ALONE, joined_ranks
 from robonav.learning.trainer import train
 from robonav.ssm.state import map_state
+from robonav.world_model.encoders import with_patches
 
 
 def test_every_part_of_an_update_is_on_the_clock() -> None:
@@ -35,6 +37,26 @@ def test_every_part_of_an_update_is_on_the_clock() -> None:
     learner.clock = lambda part: told.append(part) or nullcontext()  # type: ignore[func-returns-value]
     learner.update(*batch_of(learner.config, 0), 0)
     assert set(told) == set(PARTS) - {"sampling"}
+
+
+def test_an_expert_may_shape_what_the_memory_keeps() -> None:
+    """The pull reaches the encoder, leaves the actor to its own optimiser, and waits for the actor's start."""
+    kickstart = KickstartConfig(streams=1, shape=2.0)
+    config = replace(tiny_config(), behavior_start=1, kickstart=kickstart)
+    batch, dreams = batch_of(config, 0)
+    batch |= {"label": torch.full_like(batch["action"], 0.5), "labelled": torch.ones_like(batch["reward"])}
+    learner = Learner(config, SPEC)
+    assert "shape" not in learner.update(batch, dreams, 0)
+    before = {name: p.detach().clone() for name, p in learner.agent.behavior.actor.named_parameters()}
+    sequence = learner.agent.model.observe(with_patches(batch, torch.float32), batch["action"], batch["first"], dreams)
+    loss = learner._shape_loss(sequence, batch)
+    features = sequence.features.detach()
+    own = imitation_loss(learner.agent.behavior.actor, features, batch["label"], batch["labelled"])
+    assert torch.allclose(loss, 2 * own)
+    loss.backward()
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in learner.agent.model.encoder.parameters())
+    assert all(p.grad is None and torch.equal(p, before[n]) for n, p in learner.agent.behavior.actor.named_parameters())
+    assert learner.update(batch, dreams, 1)["shape"] > 0
 
 
 def test_bfloat16_is_near_float32_and_keeps_weights_and_losses_in_float32() -> None:

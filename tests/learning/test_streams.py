@@ -157,6 +157,27 @@ def test_a_label_is_what_the_expert_would_do_on_its_own() -> None:
     assert collector.episodes == [1, 1, 1, 1]
 
 
+def test_the_window_labels_all_its_streams_at_once() -> None:
+    kickstart = KickstartConfig(streams=3, policy="window", drive=1.0)
+    worker = WorkerConfig(0, 5, COLLECT, AGENT, SPEC, (0,) * 4, kickstart=kickstart, expert=make_policy)
+    collector = Collector(worker, StreamsOf(COLLECT, "a1", ("rooms",)))
+    chunk, _, _ = collector.collect(0, 6, None)
+    assert chunk["labelled"][:3].all()
+    assert not chunk["labelled"][3].any() and not chunk["label"][3].any()
+    assert np.array_equal(chunk["action"][:3], chunk["label"][:3])
+    now, known = collector.streams.window_actions()  # type: ignore[attr-defined]
+    assert known.all()
+    assert np.abs(now[:3] - chunk["label"][:3, -1]).max() < 1.0  # that of one step before
+    assert chunk["label"][:3, :, 0].max() > 0.2
+
+
+def test_a_window_needs_worlds_that_have_one() -> None:
+    kickstart = KickstartConfig(streams=1, policy="window")
+    worker = WorkerConfig(0, 5, COLLECT, AGENT, SPEC, (0,) * 4, kickstart=kickstart, expert=make_policy)
+    with pytest.raises(ConfigError, match=r"kickstart\.policy: expected a preset.*'analytic'"):
+        Collector(worker, CountingFactory())
+
+
 def test_kickstart_fades_to_its_last_weight() -> None:
     config = KickstartConfig(weight=1.0, final=0.1, fade=100)
     assert [round(config.weight_at(n), 3) for n in (-5, 0, 50, 100, 900)] == [1.0, 1.0, 0.55, 0.1, 0.1]

@@ -1,0 +1,108 @@
+"""The compiled window of commands against the planner's own prices, and what it does in closed loop."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from robonav.planning.mppi import MPPIConfig
+from robonav.planning.progress import change_m, progress_m, route_ahead
+from robonav.planning.surroundings import Surroundings
+from robonav.planning.sweep import sweep
+from robonav.planning.window import reachable_commands
+from robonav.types import Observation, RobotSpec
+
+pytest.importorskip("numba")
+from sim.analytic.env import AnalyticVectorEnv
+from sim.analytic.window import Window
+
+CONFIG = MPPIConfig()
+
+
+def surroundings_of(observation: Observation, flow_mps: NDArray[np.float32], spec: RobotSpec) -> Surroundings:
+    """Points of a scan with the velocities that the flow says."""
+    scan = np.asarray(observation.scan_m, np.float64)
+    hit = (scan < spec.lidar.range_m - 1e-3) & (scan >= 0.05)
+    x, y, yaw = (float(v) for v in observation.pose_odom_base)
+    beams, turn = np.exp(1j * spec.lidar.angles_rad[hit]), np.exp(1j * yaw)
+    points = complex(x, y) + (spec.lidar.mount_x_m + scan[hit] * beams) * turn
+    return Surroundings(points, (flow_mps[hit, 0] + 1j * flow_mps[hit, 1]).astype(np.complex128) * turn)
+
+
+def prices(env: AnalyticVectorEnv, b: int, commands: NDArray[np.floating]) -> NDArray[np.float64]:
+    """What the planner would pay for commands (N, 3) that are kept up."""
+    spec, observation, tracker = env.robot, env.observation(b), env.tracker
+    assert tracker is not None
+    actions = spec.velocity_to_action(commands).astype(np.float32)
+    plans = np.repeat(actions[:, None], CONFIG.horizon, axis=1)
+    around = surroundings_of(observation, env.arrays()["flow_mps"][b], spec)
+    swept = sweep(plans, observation, around, spec, CONFIG.sweep)
+    length_m = spec.vx_max_mps * (CONFIG.horizon * spec.dt_s + CONFIG.sweep.tail_s) + 1.0
+    route = route_ahead(tracker.route(b), float(tracker.routes.progress_m[b]), observation, length_m)
+    gain = progress_m(route, swept.positions, swept.yaw_rad, swept.free, swept.time_s, spec.vx_max_mps, CONFIG.route)
+    return swept.cost - gain + change_m(spec.action_to_velocity(actions), observation, CONFIG.route)
+
+
+@pytest.mark.parametrize("robot", ["a1", "spirit40"])
+def test_the_chosen_command_is_the_planners_cheapest(robot: str) -> None:
+    scenes = ["clutter", "crowd-dense", "corridors", "crowd-few"]
+    env = AnalyticVectorEnv(8, scene=scenes, robot=robot)
+    env.reset(seed=11)
+    checked = moved = 0
+    for step in range(40):
+        commands, there = env.window_commands()
+        if step % 3 == 0:
+            for b in np.flatnonzero(there).tolist():
+                observation = env.observation(b)
+                window = reachable_commands(env.robot, observation.twist_base, CONFIG.samples)
+                price = prices(env, b, np.concatenate([window, commands[b : b + 1]]))
+                assert price[-1] <= price[:-1].min() + 2e-3
+                checked += 1
+                moved += bool(env.arrays()["flow_mps"][b].any())
+        env.step(env.robot.velocity_to_action(commands).astype(np.float32))
+    assert checked > 80 and moved > 10
+
+
+def test_without_a_scan_or_a_route_there_is_no_command() -> None:
+    env = AnalyticVectorEnv(3, scene="rooms", robot="a1")
+    env.reset(seed=0)
+    assert env.tracker is not None
+    env.arrays()["present"][1, 0] = 0.0
+    env.tracker.routes.counts[2] = 0
+    commands, there = env.window_commands()
+    assert there.tolist() == [True, False, False]
+    assert commands[0].any() and not commands[1:].any()
+
+
+def test_worlds_do_not_depend_on_each_other() -> None:
+    """A world's command is the same alone and in a batch, bit for bit."""
+    spec, rng = None, np.random.default_rng(3)
+    env = AnalyticVectorEnv(5, scene=["crowd-dense", "clutter"], robot="a1")
+    env.reset(seed=5)
+    for _ in range(12):
+        env.step(rng.uniform(-0.2, 1.0, (5, 3)).astype(np.float32))
+    spec, tracker, seen = env.robot, env.tracker, env.arrays()
+    assert tracker is not None
+    together, there = env.window_commands()
+    assert there.all()
+    for b in range(5):
+        one = {name: values[b : b + 1] for name, values in seen.items()}
+        routes = type(tracker.routes)(*(array[b : b + 1] for array in tracker.routes))
+        alone, _ = Window(spec).commands(one, seen["pose_odom_base"][b : b + 1], routes, np.ones(1, np.bool_))
+        assert (alone[0] == together[b]).all()
+
+
+@pytest.mark.parametrize("scene", ["rooms", "corridors"])
+def test_it_drives_to_the_goal(scene: str) -> None:
+    env = AnalyticVectorEnv(16, scene=scene, robot="a1", autoreset_mode="NextStep")
+    env.reset(seed=21)
+    outcomes: dict[int, str] = {}
+    for _ in range(450):
+        commands, _ = env.window_commands()
+        *_, infos = env.step(env.robot.velocity_to_action(commands).astype(np.float32))
+        for b in np.flatnonzero(infos.get("_outcome", np.zeros(16, np.bool_))).tolist():
+            outcomes.setdefault(b, infos["outcome"][b])
+        if len(outcomes) == 16:
+            break
+    assert sum(outcome == "success" for outcome in outcomes.values()) >= 15
