@@ -31,6 +31,8 @@ class ProgressConfig:
     so that plans do not slow down before the goal; 0 switches it off."""
     change_weight: float = 0.05
     """Per m/s, and a third of it per rad/s, that the first command differs from the last one."""
+    side_weight: float = 0.0
+    """Per m/s of the first command sideways. Limits are a box: without this price a robot goes fastest askew."""
 
     def __post_init__(self) -> None:
         """Checks signs.
@@ -96,7 +98,8 @@ def progress_m(
 
 
 def change_m(commands: NDArray[np.floating], observation: Observation, config: ProgressConfig) -> Singles:
-    """(K,) price of first commands (K, 3) m/s and rad/s that differ from the last one."""
+    """(K,) price of first commands (K, 3) m/s and rad/s that differ from the last one or go sideways."""
     change = np.abs(commands - observation.last_command)
     price = config.change_weight * (np.hypot(change[:, 0], change[:, 1]) + change[:, 2] / 3)
+    price = price + config.side_weight * np.abs(commands[:, 1])
     return np.asarray(price, np.float32)

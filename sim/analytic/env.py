@@ -100,7 +100,7 @@ class AnalyticVectorEnv(gymnasium.vector.VectorEnv[Arrays, NDArray[np.float32], 
         self.rewards = load_rewards(reward)
         self.worlds = AnalyticBatch(self.robot, num_envs, world)
         self.tracker = BatchTracker(self.robot, num_envs) if policy_input else None
-        self._window: Window | None = None
+        self._window = Window(self.robot)
         self._tasks = Tasks(num_envs)
         errors, randomised = load_sensors(sensors), load_randomisation(randomisation)
         perfect = errors == SensorConfig() and randomised.is_off
@@ -265,19 +265,18 @@ class AnalyticVectorEnv(gymnasium.vector.VectorEnv[Arrays, NDArray[np.float32], 
             scan_m=raw["scan_m"][b].copy() if present[b, 0] else None,
         )
 
-    def window_commands(self) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """(B, 3) commands that the local planner's window would give now, and (B,) where there is one.
+    def window_commands(self, window: Window | None = None) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """(B, 3) commands that a window, by default the one that teaches, would give now, and (B,) where there is one.
 
         Raises:
             ConfigError: worlds that were made without map and route.
         """
         if self.tracker is None:
             raise ConfigError(explain("window_commands", "worlds with policy_input=True", "raw sensors"))
-        if self._window is None:
-            self._window = Window(self.robot)
+        window = window or self._window
         seen = self.arrays()
         known = seen["present"][:, 0] > 0
-        return self._window.commands(seen, self._raw["pose_odom_base"], self.tracker.routes, known)
+        return window.commands(seen, self._raw["pose_odom_base"], self.tracker.routes, known)
 
     def arrays(self) -> Arrays:
         """What was observed last, without a copy: the arrays of the observation and the sensors' readings."""

@@ -14,6 +14,7 @@ import numpy as np
 from numba import njit
 
 from robonav.planning.mppi import MPPIConfig
+from robonav.planning.progress import ProgressConfig
 from robonav.types import RobotSpec
 from sim.analytic.bits import Array
 from sim.analytic.jit import inner, kernel
@@ -25,6 +26,11 @@ _MIN_RANGE_M = 0.05
 _FAR_M = np.float32(1e9)
 Arrays = dict[str, Array]
 _njit: Any = njit  # its stubs do not know all of its options
+
+
+TEACHER = MPPIConfig(samples=(7, 1, 13), route=ProgressConfig(heading_weight=0.3, change_weight=0.1))
+"""Prices and samples of an expert that is easy to imitate. With the planner's own, which go fastest askew, left and
+right are equally good wherever the robot starts from rest, and the mean of the two is neither."""
 
 
 class WindowNumbers(NamedTuple):
@@ -43,12 +49,12 @@ class WindowNumbers(NamedTuple):
     beams: Array  # (n, 2) float32 directions
     dt_s: Array  # (T,) of the plan's steps and its tail
     sweep: Array  # collision, clearance, decay m, margin m, growth m/s, stop, turn, doubt s, forbidden
-    route: Array  # beside, heading, arrival m, change
+    route: Array  # beside, heading, arrival m, change, side
 
 
-def window_numbers(spec: RobotSpec, config: MPPIConfig | None = None) -> WindowNumbers:
-    """The numbers for a robot, by default at the planner's own prices."""
-    c = config or MPPIConfig()
+def window_numbers(spec: RobotSpec, config: MPPIConfig) -> WindowNumbers:
+    """The numbers for a robot."""
+    c = config
     s, p, tail = c.sweep, c.route, round(c.sweep.tail_s / c.sweep.tail_step_s)
     limits = (spec.acceleration_max_mps2, spec.acceleration_max_mps2, spec.yaw_acceleration_max_radps2)
     angles = spec.lidar.angles_rad
@@ -67,14 +73,14 @@ def window_numbers(spec: RobotSpec, config: MPPIConfig | None = None) -> WindowN
         beams=np.stack([np.cos(angles), np.sin(angles)], -1).astype(np.float32),
         dt_s=np.concatenate([np.full(c.horizon, spec.dt_s), np.full(tail, c.sweep.tail_step_s)]),
         sweep=np.array([*prices, s.stop_weight, s.turn_weight, s.doubt_s, s.forbidden]),
-        route=np.array([p.route_weight, p.heading_weight, p.arrival_m, p.change_weight]),
+        route=np.array([p.route_weight, p.heading_weight, p.arrival_m, p.change_weight, p.side_weight]),
     )
 
 
 class Window:
     """Chooses commands for B worlds. Holds constants only."""
 
-    def __init__(self, spec: RobotSpec, config: MPPIConfig | None = None) -> None:
+    def __init__(self, spec: RobotSpec, config: MPPIConfig = TEACHER) -> None:
         self.numbers = window_numbers(spec, config)
 
     def commands(self, seen: Arrays, pose_odom_base: Array, routes: Routes, active: Array) -> tuple[Array, Array]:
@@ -143,12 +149,15 @@ def _commands(
 
 @inner
 def _axis(low: float, high: float, reach: float, samples: int, now: float, out: Array) -> int:
-    """Evenly spread values that can be reached from `now`, in order, with 0 among them; how many."""
+    """Evenly spread values that can be reached from `now`, in order, with 0 among them; how many. One is 0 alone."""
+    if samples == 1:
+        out[0] = 0.0
+        return 1
     low = max(low, min(now - reach, high))
     high = min(high, max(now + reach, low))
     count, has_zero = 0, False
     for i in range(samples):
-        value = low + (high - low) * i / max(samples - 1, 1)
+        value = low + (high - low) * i / (samples - 1)
         if not has_zero and value >= 0.0:
             if value > 0.0:
                 out[count] = 0.0
@@ -362,14 +371,15 @@ def _doubt_price(numbers: WindowNumbers, plans: _Plans, i: int, points: _Points)
 @inner
 def _route_price(numbers: WindowNumbers, plans: _Plans, i: int, route: _Route, last: Array, free: int) -> float:
     """Less progress along the route, and the price of a change of command; see `robonav.planning.progress`."""
-    beside_weight, heading_weight, arrival_m, change_weight = numbers.route
+    beside_weight, heading_weight, arrival_m, change_weight, side_weight = numbers.route
     vx, vy, rate = plans.command[i]
     change = math.hypot(vx - np.float64(last[0]), vy - np.float64(last[1])) + abs(rate - np.float64(last[2])) / 3
+    price = change_weight * change + side_weight * abs(vy)
     time, end_s = 0.0, numbers.dt_s.sum()
     for t in range(free):
         time += numbers.dt_s[t]
         if math.hypot(plans.x[i, t] - route.end_x, plans.y[i, t] - route.end_y) < arrival_m:
-            return change_weight * change - route.length_m - numbers.high[0] * (end_s - time)
+            return price - route.length_m - numbers.high[0] * (end_s - time)
     at = max(free - 1, 0)
     x, y, yaw = plans.x[i, at], plans.y[i, at], plans.yaw[i, at]
     nearest, beside = 0, math.inf
@@ -383,7 +393,7 @@ def _route_price(numbers: WindowNumbers, plans: _Plans, i: int, route: _Route, l
     if math.hypot(dx, dy) >= 0.05:
         off = _turn(math.atan2(dy, dx) - yaw)
     gain = _STEP_M * nearest - beside_weight * math.sqrt(beside) - heading_weight * off
-    return change_weight * change - gain
+    return price - gain
 
 
 @inner

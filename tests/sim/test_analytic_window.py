@@ -15,9 +15,7 @@ from robonav.types import Observation, RobotSpec
 
 pytest.importorskip("numba")
 from sim.analytic.env import AnalyticVectorEnv
-from sim.analytic.window import Window
-
-CONFIG = MPPIConfig()
+from sim.analytic.window import TEACHER, Window
 
 
 def surroundings_of(observation: Observation, flow_mps: NDArray[np.float32], spec: RobotSpec) -> Surroundings:
@@ -30,33 +28,33 @@ def surroundings_of(observation: Observation, flow_mps: NDArray[np.float32], spe
     return Surroundings(points, (flow_mps[hit, 0] + 1j * flow_mps[hit, 1]).astype(np.complex128) * turn)
 
 
-def prices(env: AnalyticVectorEnv, b: int, commands: NDArray[np.floating]) -> NDArray[np.float64]:
+def prices(env: AnalyticVectorEnv, b: int, commands: NDArray[np.floating], config: MPPIConfig) -> NDArray[np.float64]:
     """What the planner would pay for commands (N, 3) that are kept up."""
     spec, observation, tracker = env.robot, env.observation(b), env.tracker
     assert tracker is not None
     actions = spec.velocity_to_action(commands).astype(np.float32)
-    plans = np.repeat(actions[:, None], CONFIG.horizon, axis=1)
+    plans = np.repeat(actions[:, None], config.horizon, axis=1)
     around = surroundings_of(observation, env.arrays()["flow_mps"][b], spec)
-    swept = sweep(plans, observation, around, spec, CONFIG.sweep)
-    length_m = spec.vx_max_mps * (CONFIG.horizon * spec.dt_s + CONFIG.sweep.tail_s) + 1.0
+    swept = sweep(plans, observation, around, spec, config.sweep)
+    length_m = spec.vx_max_mps * (config.horizon * spec.dt_s + config.sweep.tail_s) + 1.0
     route = route_ahead(tracker.route(b), float(tracker.routes.progress_m[b]), observation, length_m)
-    gain = progress_m(route, swept.positions, swept.yaw_rad, swept.free, swept.time_s, spec.vx_max_mps, CONFIG.route)
-    return swept.cost - gain + change_m(spec.action_to_velocity(actions), observation, CONFIG.route)
+    gain = progress_m(route, swept.positions, swept.yaw_rad, swept.free, swept.time_s, spec.vx_max_mps, config.route)
+    return swept.cost - gain + change_m(spec.action_to_velocity(actions), observation, config.route)
 
 
-@pytest.mark.parametrize("robot", ["a1", "spirit40"])
-def test_the_chosen_command_is_the_planners_cheapest(robot: str) -> None:
+@pytest.mark.parametrize(("robot", "config"), [("a1", MPPIConfig()), ("spirit40", TEACHER)])
+def test_the_chosen_command_is_the_planners_cheapest(robot: str, config: MPPIConfig) -> None:
     scenes = ["clutter", "crowd-dense", "corridors", "crowd-few"]
     env = AnalyticVectorEnv(8, scene=scenes, robot=robot)
     env.reset(seed=11)
-    checked = moved = 0
+    window, checked, moved = Window(env.robot, config), 0, 0
     for step in range(40):
-        commands, there = env.window_commands()
+        commands, there = env.window_commands(window)
         if step % 3 == 0:
             for b in np.flatnonzero(there).tolist():
                 observation = env.observation(b)
-                window = reachable_commands(env.robot, observation.twist_base, CONFIG.samples)
-                price = prices(env, b, np.concatenate([window, commands[b : b + 1]]))
+                reachable = reachable_commands(env.robot, observation.twist_base, config.samples)
+                price = prices(env, b, np.concatenate([reachable, commands[b : b + 1]]), config)
                 assert price[-1] <= price[:-1].min() + 2e-3
                 checked += 1
                 moved += bool(env.arrays()["flow_mps"][b].any())
