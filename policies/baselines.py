@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from policies.costmap_mppi import CostmapMppiConfig, CostmapMppiPolicy
 from policies.dwa import DwaConfig, DwaPolicy
+from policies.geometry import GeometryConfig, GeometryPolicy
 from policies.pursuit import PursuitConfig, PursuitPolicy
 from policies.random_policy import RandomConfig, RandomPolicy
 from robonav.config import find_config, load_config
@@ -20,6 +21,7 @@ _METHODS: dict[str, Callable[..., Policy]] = {
     "pursuit": PursuitPolicy,
     "dwa": DwaPolicy,
     "mppi": CostmapMppiPolicy,
+    "geometry": GeometryPolicy,
 }
 
 
@@ -27,12 +29,13 @@ _METHODS: dict[str, Callable[..., Policy]] = {
 class BaselineConfig:
     """A baseline; of the tables only the method's own counts."""
 
-    method: Literal["random", "pursuit", "dwa", "mppi"]
+    method: Literal["random", "pursuit", "dwa", "mppi", "geometry"]
     description: str = ""
     random: RandomConfig = field(default_factory=RandomConfig)
     pursuit: PursuitConfig = field(default_factory=PursuitConfig)
     dwa: DwaConfig = field(default_factory=DwaConfig)
     mppi: CostmapMppiConfig = field(default_factory=CostmapMppiConfig)
+    geometry: GeometryConfig = field(default_factory=GeometryConfig)
 
     def policy(self, spec: RobotSpec, name: str) -> Policy:
         """The policy for a robot, under this name."""

@@ -14,10 +14,9 @@ from policies.bundle import Bundle, load_bundle
 from policies.contract import UINT8_INPUTS, check_robot
 from robonav.config import from_mapping
 from robonav.errors import BundleError, ConfigError, PolicyError, explain
-from robonav.planning.local import LocalPlanner, imagined_path
-from robonav.planning.mppi import MPPIConfig, PlannerState
+from robonav.planning.local import LocalPilot, PilotState
+from robonav.planning.mppi import MPPIConfig
 from robonav.planning.situation import Situation, SituationConfig, SituationTracker
-from robonav.planning.surroundings import Surroundings, SurroundingsTracker
 from robonav.types import COMMAND_LIFE_NS, Decision, Observation, PolicyInput, RobotSpec, VelocityCommand
 
 Planner = Literal["actor", "mppi", "geometry"]
@@ -30,8 +29,7 @@ class BundleState(NamedTuple):
     situation: Situation
     memory: dict[str, NDArray[Any]]  # by state name, batch of 1
     reset: bool
-    surroundings: Surroundings
-    planner: PlannerState
+    pilot: PilotState
 
 
 class BundlePolicy:
@@ -60,19 +58,16 @@ class BundlePolicy:
         self.name = bundle.contract.name if planner == "actor" else f"{bundle.contract.name}:{planner}"
         self._planner = planner
         self._tracker = SituationTracker(spec, situation)
-        self._surroundings = SurroundingsTracker(spec)
         self._dreams = bundle.dreams() if planner == "mppi" else None
         config = replace(config or MPPIConfig(), imagination=planner == "mppi")
         if self._dreams is not None:  # the graph's sizes are fixed
             k, own, horizon = astuple(self._dreams.planned)
             config = replace(config, candidates=k, from_actor=own / k, horizon=horizon)
-        self._local = LocalPlanner(spec, config)
+        self._pilot = LocalPilot(spec, config)
 
     def reset(self, seed: int) -> BundleState:
         """State at the start of an episode; `seed` drives the planner's noise."""
-        planner = self._local.reset(seed * 100_003)
-        memory = self.bundle.step.initial_state()
-        return BundleState(self._tracker.reset(), memory, True, self._surroundings.reset(), planner)
+        return BundleState(self._tracker.reset(), self.bundle.step.initial_state(), True, self._pilot.reset(seed))
 
     def act(self, state: BundleState, observation: Observation) -> tuple[BundleState, Decision]:
         """Next state and decision.
@@ -89,22 +84,19 @@ class BundlePolicy:
         memory, outputs = self.bundle.step.step(state.memory, inputs)
         details = {"map_ms": (mapped - started) * 1e3, "infer_ms": (time.perf_counter() - mapped) * 1e3}
         action, value, why, path = outputs["action"][0], float(outputs["value"][0]), "actor", None
-        surroundings, planner = state.surroundings, state.planner
+        pilot = state.pilot
         if self._planner != "actor":
             began = time.perf_counter()
-            tracked = None if situation.of_beam is None else (situation.tracks, situation.of_beam)
-            surroundings = self._surroundings.update(surroundings, observation, tracked)
             imagine = None if self._dreams is None else self._dreams.of(memory)
-            found = self._local.plan(planner, observation, situation, surroundings, imagine)
-            action, planner, why = found.action, found.state, found.why
-            path = imagined_path(observation, found.actions, self.spec)
+            pilot, found, path = self._pilot.move(pilot, observation, situation, imagine)
+            action, why = found.action, found.why
             details |= {"plan_ms": (time.perf_counter() - began) * 1e3, "score": found.score}
         if not (np.isfinite(action).all() and np.isfinite(value)):
             action, value, why = np.zeros(3), 0.0, "stop: action not finite"
         velocity = self.spec.action_to_velocity(action)
         command = VelocityCommand.of(velocity, observation.stamp_ns + COMMAND_LIFE_NS)
         decision = Decision(command, value, why, situation.route_odom_m, path, details)
-        return BundleState(situation, memory, False, surroundings, planner), decision
+        return BundleState(situation, memory, False, pilot), decision
 
 
 def graph_inputs(

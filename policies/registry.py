@@ -10,6 +10,7 @@ from robonav.errors import PolicyError, explain, nearest
 from robonav.types import Policy, RobotSpec
 
 _WEIGHTS = "checkpoint.safetensors"
+_SB3 = "sb3.safetensors"
 
 
 def pretrained_dir() -> Path:
@@ -58,19 +59,26 @@ def make_policy(name_or_dir: str | Path, spec: RobotSpec, **options: Any) -> Pol
             from policies import world_model_policy
 
             return cast(Policy, world_model_policy.load(path, spec, **options))
+        if kind == "sb3":
+            from policies import sb3_policy
+
+            _refuse(options, f"policy '{name}'")
+            return cast(Policy, sb3_policy.load(path, spec))
     if Path(name).exists():
-        expected = f"a bundle (bundle.json), a run folder or a checkpoint ({_WEIGHTS})"
+        expected = f"a bundle (bundle.json), a run folder or a checkpoint ({_WEIGHTS}, {_SB3})"
         raise PolicyError(explain(f"policy '{name}'", expected, "something else", "check the path"))
     raise PolicyError(f"policy '{name}': no such name or path; {nearest(name, known_policies())}")
 
 
 def _kind(path: Path) -> str | None:
-    """Whether a path holds a "bundle", a "checkpoint" or neither (None)."""
+    """Whether a path holds a "bundle", a "checkpoint" of our own agent or of "sb3", or none of them (None)."""
     if path.is_file():
-        return "checkpoint" if path.suffix == ".safetensors" else None
+        own = "checkpoint" if path.suffix == ".safetensors" else None
+        return "sb3" if path.name.endswith(_SB3) else own
     if any((path / name).is_file() for name in ("bundle.json", "policy.onnx")):
         return "bundle"
-    return "checkpoint" if (path / _WEIGHTS).is_file() else None
+    kinds = (kind for kind, file in (("checkpoint", _WEIGHTS), ("sb3", _SB3)) if (path / file).is_file())
+    return next(kinds, None)
 
 
 def _refuse(options: dict[str, Any], where: str) -> None:

@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from policies.same_robot import check_same_robot
 from robonav.config import from_mapping
@@ -21,11 +22,10 @@ from robonav.imagination.agent import Agent, AgentState
 from robonav.imagination.candidates import TorchImagination
 from robonav.imagination.route_dreams import RouteDreams, RouteDreamsConfig
 from robonav.learning.checkpoint import load_agent
-from robonav.planning.local import LocalPlanner, imagined_path
-from robonav.planning.mppi import MPPIConfig, PlannerState
+from robonav.planning.local import LocalPilot, PilotState
+from robonav.planning.mppi import MPPIConfig
 from robonav.planning.route_choice import RouteChoiceConfig, RouteChooser, RouteMemory
 from robonav.planning.situation import Situation, SituationConfig, SituationTracker
-from robonav.planning.surroundings import Surroundings, SurroundingsTracker
 from robonav.types import (
     ACTION_SIZE,
     COMMAND_LIFE_NS,
@@ -51,9 +51,8 @@ class WorldModelPolicyState(NamedTuple):
     """Everything that is carried between ticks."""
 
     situation: Situation
-    surroundings: Surroundings
     agent: AgentState
-    planner: PlannerState
+    pilot: PilotState
     routes: RouteMemory
     first: bool
 
@@ -74,18 +73,16 @@ class WorldModelPolicy:
     ) -> None:
         self.agent, self.spec, self.planner = agent, spec, planner
         self.config = config or PLANNERS[planner]
-        self.local = LocalPlanner(spec, self.config)
+        self.pilot = LocalPilot(spec, self.config)
         self.name = name or planner
         self.tracker = SituationTracker(spec, situation)
-        self.surroundings = SurroundingsTracker(spec)
         self.chooser = RouteChooser(self.tracker, routes)
         self.dreams = dreams or RouteDreamsConfig()
 
     def reset(self, seed: int) -> WorldModelPolicyState:
         """State at an episode's start; the seed drives the planner's noise."""
-        planner = self.local.reset(seed * 100_003)
         agent, routes = self.agent.initial_state(1), self.chooser.reset()
-        return WorldModelPolicyState(self.tracker.reset(), self.surroundings.reset(), agent, planner, routes, True)
+        return WorldModelPolicyState(self.tracker.reset(), agent, self.pilot.reset(seed), routes, True)
 
     @torch.no_grad()
     def act(self, state: WorldModelPolicyState, observation: Observation) -> tuple[WorldModelPolicyState, Decision]:
@@ -95,7 +92,7 @@ class WorldModelPolicy:
         previous = torch.from_numpy(self.spec.velocity_to_action(observation.last_command)).float()[None]
         first, routes, choice = torch.tensor([float(state.first)]), state.routes, None
         if self.planner in ROUTED:
-            seed = state.planner.seed + observation.stamp_ns
+            seed = state.pilot.planner.seed + observation.stamp_ns
             dreams = RouteDreams(self.agent, state.agent, previous, first, self.dreams, seed) if thinks else None
             routes, situation, choice = self.chooser.choose(routes, situation, observation, dreams)
         agent, value, imagine = state.agent, 0.0, None
@@ -105,20 +102,18 @@ class WorldModelPolicy:
             step = self.agent.step(state.agent, inputs, previous, first)
             agent, value, action = step.state, float(step.value[0]), step.action[0].numpy()
             imagine = TorchImagination(self.agent, agent)
-        surroundings, planner, path, details = state.surroundings, state.planner, None, {}
+        pilot, details = state.pilot, {}
+        path: NDArray[np.float32] | None = None
         if self.planner not in ACTORS:
-            tracked = None if situation.of_beam is None else (situation.tracks, situation.of_beam)
-            surroundings = self.surroundings.update(surroundings, observation, tracked)
-            found = self.local.plan(planner, observation, situation, surroundings, imagine)
-            action, planner, why = found.action, found.state, found.why
-            path = imagined_path(observation, found.actions, self.spec)
+            pilot, found, path = self.pilot.move(pilot, observation, situation, imagine)
+            action, why = found.action, found.why
             details = {"score": found.score, "rejected": float(found.rejected), "rounds": float(found.rounds)}
         if routes.waits:
             action, why, path = np.zeros(ACTION_SIZE, np.float32), "wait", None
         details |= {} if choice is None else choice.details()
         command = VelocityCommand.of(self.spec.action_to_velocity(action), observation.stamp_ns + COMMAND_LIFE_NS)
         decision = Decision(command, value, why, situation.route_odom_m, path, details)
-        return WorldModelPolicyState(situation, surroundings, agent, planner, routes, False), decision
+        return WorldModelPolicyState(situation, agent, pilot, routes, False), decision
 
 
 def to_tensors(policy_input: PolicyInput) -> dict[str, torch.Tensor]:

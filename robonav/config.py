@@ -80,8 +80,35 @@ def load_toml(path: str | Path) -> dict[str, Any]:
 
 
 def load_config(cls: type[T], path: str | Path) -> T:
-    """Reads a TOML file into the dataclass `cls`."""
-    return from_mapping(cls, load_toml(path), str(path))
+    """Reads a TOML file into the dataclass `cls`.
+
+    A file with ``extends = "other"`` sets only what differs from ``other.toml`` in the same folder.
+
+    Raises:
+        ConfigError: see `load_toml` and `from_mapping`; or files that extend each other.
+    """
+    return from_mapping(cls, _extended(Path(path), ()), str(path))
+
+
+def _extended(path: Path, extending: tuple[Path, ...]) -> dict[str, Any]:
+    """Contents of a file over those of the file that it extends."""
+    data = load_toml(path)
+    if "extends" not in data:
+        return data
+    name = data.pop("extends")
+    known = [p.stem for p in path.parent.glob("*.toml") if p != path]
+    if name not in known or path in extending:
+        raise ConfigError(f"{path}: extends {name!r}: no such file beside it, or a circle; {nearest(str(name), known)}")
+    return _merged(_extended(path.parent / f"{name}.toml", (*extending, path)), data)
+
+
+def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Tables of both, key by key; where both have one, the value is that of `above`."""
+    result = dict(below)
+    for key, value in above.items():
+        both = isinstance(value, dict) and isinstance(result.get(key), dict)
+        result[key] = _merged(result[key], value) if both else value
+    return result
 
 
 def load_robot(name: str) -> RobotSpec:

@@ -22,6 +22,7 @@ EXTRAS = {
     "onnxscript": "onnx",
     "onnxruntime": "runtime-cpu",
     "matplotlib": "viz",
+    "stable_baselines3": "sb3",
 }
 
 

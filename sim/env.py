@@ -135,6 +135,12 @@ class NavigateEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
         """(2,) the robot's place in the scene."""
         return np.array((self._world.x_m, self._world.y_m))
 
+    @property
+    def movers_world(self) -> NDArray[np.float64]:
+        """(movers, 3) where the scene's movers are: x m, y m, yaw rad of their middle."""
+        state = self._world.mover_state
+        return np.zeros((0, 3)) if state is None else np.stack([state["x"], state["y"], state["yaw"]], axis=-1)
+
     def observation(self) -> Observation:
         """The raw sensors of this tick, as any `Policy` reads them."""
         if self._task is None:

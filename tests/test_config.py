@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass, field
 from typing import Literal
@@ -236,3 +237,21 @@ def test_a_robot_with_impossible_limits_or_sensors_is_refused(tmp_path, old, new
     path.write_text(text.replace(old, new))
     with pytest.raises(ConfigError, match=line):
         load_robot(str(path))
+
+
+def test_a_file_that_extends_another_changes_only_what_it_sets(tmp_path) -> None:
+    (tmp_path / "one.toml").write_text('name = "one"\nlayers = [1, 2]\n[part]\nwidth = 7\nrate_hz = 5.0\n')
+    (tmp_path / "two.toml").write_text('extends = "one"\nlayers = [3]\n[part]\nwidth = 8\n')
+    (tmp_path / "three.toml").write_text('extends = "two"\nname = "three"\n')
+    assert load_config(Whole, tmp_path / "two.toml") == Whole("one", layers=(3,), part=Part(8, 5.0))
+    assert load_config(Whole, tmp_path / "three.toml") == Whole("three", layers=(3,), part=Part(8, 5.0))
+
+
+@pytest.mark.parametrize("name", ["ones", "../one", "loop", 3])
+def test_a_file_that_cannot_be_extended_is_one_line(tmp_path, name) -> None:
+    (tmp_path / "one.toml").write_text('name = "one"\n')
+    (tmp_path / "back.toml").write_text('extends = "loop"\n')
+    (tmp_path / "loop.toml").write_text(f"extends = {json.dumps('back' if name == 'loop' else name)}\n")
+    with pytest.raises(ConfigError, match="extends") as error:
+        load_config(Whole, tmp_path / "loop.toml")
+    assert "\n" not in str(error.value)

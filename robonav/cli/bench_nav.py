@@ -122,7 +122,7 @@ def nav(argv: list[str]) -> int:
         data |= {"results": results, "compared_with_the_first": compared}
         write_json_atomic(args.json, data)
     if args.html is not None:
-        _write_page(args, spec, suites, names, delays_s, rows, results, compared)
+        _write_page(args, spec, suites, names, data, rows, results, compared)
     return 0
 
 
@@ -244,7 +244,7 @@ def _write_page(
     spec: RobotSpec,
     suites: Mapping[str, SuiteConfig],
     names: Sequence[str],
-    delays_s: Mapping[str, float],
+    data: Mapping[str, Any],
     rows: Mapping[str, Mapping[str, list[dict[str, Any]]]],
     results: Mapping[str, Mapping[str, Any]],
     compared: Mapping[str, Mapping[str, Any]],
@@ -258,7 +258,8 @@ def _write_page(
         for name in names:
             first = sorted(rows[suite_name][name], key=lambda row: order.index(row["outcome"]))[:PICTURED]
             trials = [Trial(row["seed"], EpisodeOptions(spec)) for row in first]
-            make_env, make_policy = _env(suite, args.robot, delays_s[name]), _policy(name, spec)
+            delay_s = data["suites"][suite_name][name]["delay_ms"] / 1e3  # that the rows were run with
+            make_env, make_policy = _env(suite, args.robot, delay_s), _policy(name, spec)
             recordings: list[Recording] = run_trials(make_env, make_policy, trials, args.workers)
             pictures[suite_name, name] = navpage.picture_of(recordings, spec, f"{name} on {suite_name}")
     title = f"robonav bench nav: robot {Path(args.robot).stem}, seed {args.seed}"

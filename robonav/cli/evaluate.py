@@ -34,7 +34,7 @@ class EvaluateArgs:
     """Arguments of ``robonav evaluate``."""
 
     policy: str
-    """A baseline's name (astar, random), a run folder or checkpoint, or a bundle folder."""
+    """A baseline's name (astar, dwa-tracking, geometry), a run folder or checkpoint, or a bundle folder."""
     suite: str = "rooms"
     """Scenes: a preset of configs/suites, or the path of a .toml file."""
     episodes: int | None = None

@@ -17,7 +17,8 @@ _STYLE = """
 :root { color-scheme: light dark; }
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 75rem; margin: 2rem auto; padding: 0 1rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; display: block; overflow-x: auto; }
-th, td { padding: .25rem .7rem; border-bottom: 1px solid #8885; text-align: right; white-space: nowrap; }
+th, td { padding: .25rem .5rem; border-bottom: 1px solid #8885; text-align: right; white-space: nowrap; }
+td, th { font-size: 14px; }
 th:first-child, td:first-child { text-align: left; }
 img { max-width: 100%; background: #fff; border-radius: 4px; }
 .bar { display: inline-block; height: .6em; background: #1a7f37; vertical-align: baseline; }

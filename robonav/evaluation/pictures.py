@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 
 from robonav.evaluation.runner import Recording
-from robonav.evaluation.shapes import drawn_bounds, footprint, solid_polygons
+from robonav.evaluation.shapes import drawn_bounds, footprint, mover_outline, solid_polygons
 from robonav.files import atomic_path
 from robonav.types import RobotSpec
 
 MAX_PANELS = 24
 COLOURS = {"success": "#1a7f37", "collision": "#c1121f", "timeout": "#b26a00"}  # also told apart by their titles
 SOLID = "#57606a"
+MOVER = "#6639ba"
+_LAST_S = 2.0  # of the way that is drawn stronger, so that one sees who met whom
 _PANEL_CM = 5.0
 _FAILURES_FIRST = ("collision", "timeout", "success")
 
@@ -47,7 +49,10 @@ def draw_page(recordings: Sequence[Recording], spec: RobotSpec, title: str, path
     for axis in axes[len(shown) :]:
         axis.set_axis_off()
     more = f" (first {len(shown)} of {len(recordings)}, failures first)" if len(shown) < len(recordings) else ""
-    figure.suptitle(f"{title}{more}\ndot: start, circle: goal, rectangle: where the robot ended", fontsize=8)
+    legend = "dot: start, circle: goal, rectangle: where the robot ended"
+    if any(r.movers_world is not None for r in shown):
+        legend += f"; violet: who moves, the ways (the last {_LAST_S:g} s stronger) and where they were at the end"
+    figure.suptitle(f"{title}{more}\n{legend}", fontsize=8)
     with atomic_path(path) as aside:
         figure.savefig(aside, dpi=150)
     return len(shown)
@@ -71,6 +76,7 @@ def _draw_panel(axis: Any, recording: Recording, spec: RobotSpec, bounds: tuple[
     axis.add_patch(Circle(scene.goal, scene.goal_radius_m, facecolor="none", edgecolor="#0969da", linewidth=1.0))
     axis.plot(*scene.goal, "+", color="#0969da", markersize=4, markeredgewidth=1.0)
     axis.plot(*scene.start[:2], "o", color="#24292f", markersize=2.5)
+    _draw_movers(axis, recording, spec)
     axis.plot(poses[:, 0], poses[:, 1], "-", color=colour, linewidth=1.3)
     axis.add_patch(Polygon(footprint(spec, poses[-1]), facecolor=colour, alpha=0.35, edgecolor=colour, linewidth=0.8))
     axis.set_title(f"{scene.name}: {episode.outcome}, {episode.time_s:.1f} s", fontsize=6, color=colour, pad=2)
@@ -78,3 +84,22 @@ def _draw_panel(axis: Any, recording: Recording, spec: RobotSpec, bounds: tuple[
     axis.set_aspect("equal", anchor="N")
     for spine in axis.spines.values():
         spine.set(linewidth=0.4, color="#d0d7de")
+
+
+def _draw_movers(axis: Any, recording: Recording, spec: RobotSpec) -> None:
+    """Ways and last outlines of the movers; of a door the leaf alone, where it was at first and at the end."""
+    from matplotlib.collections import LineCollection, PolyCollection
+    from matplotlib.colors import to_rgb
+
+    ways, movers = recording.movers_world, recording.scene.movers
+    if ways is None:
+        return
+    last = slice(-round(_LAST_S * spec.rate_hz) - 1, None)
+    walkers = [i for i, mover in enumerate(movers) if mover.kind != "door"]
+    doors = [i for i, mover in enumerate(movers) if mover.kind == "door"]
+    axis.add_collection(LineCollection([ways[:, i, :2] for i in walkers], colors=MOVER, linewidths=0.5, alpha=0.35))
+    axis.add_collection(LineCollection([ways[last, i, :2] for i in walkers], colors=MOVER, linewidths=1.3, alpha=0.8))
+    before = [mover_outline(movers[i], ways[0, i]) for i in doors]
+    axis.add_collection(PolyCollection(before, facecolors="none", edgecolors=MOVER, linewidths=0.4, alpha=0.5))
+    ends = [mover_outline(mover, ways[-1, i]) for i, mover in enumerate(movers)]
+    axis.add_collection(PolyCollection(ends, facecolors=(*to_rgb(MOVER), 0.3), edgecolors=MOVER, linewidths=0.7))

@@ -3,7 +3,8 @@
 The environment and the policy come in as factories that can be pickled: each worker process makes its own pair once
 and then runs one episode after the other. An environment is a Gymnasium environment that follows the contract of
 ``robonav/Navigate-v0``: `unwrapped.observation()`, `unwrapped.scene`, and infos with `position_world_m`, `path_m`,
-`shortest_m`, and at the end `outcome`; `velocity` and `clearance_m` if it has them.
+`shortest_m`, and at the end `outcome`; `velocity` and `clearance_m` if it has them. One whose scenes have movers says
+where they are: `unwrapped.movers_world`.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ class Recording:
     scene: Scene
     poses_world: Float  # (steps + 1, 3) x m, y m, yaw rad
     scans_m: Float | None = None  # (steps + 1, beams)
+    movers_world: Float | None = None  # (steps + 1, movers, 3) x m, y m, yaw rad; None in scenes without movers
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,7 @@ def record_episode(env: Any, policy: Policy, seed: int, options: EpisodeOptions)
     state = policy.reset(seed)
     observation: Observation = env.unwrapped.observation()
     poses, scans = [_world_pose(scene, info, observation)], [observation.scan_m]
-    moves = [_motion(info)]
+    moves, movers = [_motion(info)], [_movers(env)]
     decision_ms: list[float] = []
     reward, done = 0.0, False
     while not done:
@@ -89,6 +91,7 @@ def record_episode(env: Any, policy: Policy, seed: int, options: EpisodeOptions)
         observation = env.unwrapped.observation()
         poses.append(_world_pose(scene, info, observation))
         moves.append(_motion(info))
+        movers.append(_movers(env))
         if options.keep_scans:
             scans.append(observation.scan_m)
     poses_world = np.array(poses, np.float32)
@@ -110,7 +113,9 @@ def record_episode(env: Any, policy: Policy, seed: int, options: EpisodeOptions)
         randomisation=randomisation,
     )
     whole = options.keep_scans and all(s is not None for s in scans)
-    return Recording(episode, scene, poses_world, np.array(scans, np.float32) if whole else None)
+    scans_m = np.array(scans, np.float32) if whole else None
+    movers_world = np.array(movers, np.float32) if scene.movers and movers[0] is not None else None
+    return Recording(episode, scene, poses_world, scans_m, movers_world)
 
 
 def evaluate(
@@ -156,6 +161,12 @@ def usable_cores() -> int:
 def _motion(info: dict[str, Any]) -> tuple[Any, float]:
     """Velocity and clearance, of an environment that tells them."""
     return info.get("velocity", _STILL), info.get("clearance_m", 0.0)
+
+
+def _movers(env: Any) -> NDArray[np.float64] | None:
+    """(movers, 3) where those of an environment that tells it are."""
+    movers: NDArray[np.float64] | None = getattr(env.unwrapped, "movers_world", None)
+    return movers
 
 
 def _jerk_mps3(velocity_mps: NDArray[np.float64], dt_s: float) -> float:

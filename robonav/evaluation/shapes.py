@@ -6,8 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robonav.geometry import transform_points
-from robonav.types import RobotSpec, Scene
+from robonav.types import Mover, RobotSpec, Scene
 
+_ROUND = 2 * np.pi * np.arange(24) / 24
 _CORNERS = np.array([(0.5, 0.5), (-0.5, 0.5), (-0.5, -0.5), (0.5, -0.5)])
 
 
@@ -30,6 +31,17 @@ def solid_polygons(scene: Scene) -> list[NDArray[np.float64]]:
 def footprint(spec: RobotSpec, pose_world: NDArray[np.float64]) -> NDArray[np.float64]:
     """(4, 2) corners of the robot at a pose."""
     return rectangle(pose_world, spec.length_m, spec.width_m)
+
+
+def mover_outline(mover: Mover, pose_world: NDArray[np.floating]) -> NDArray[np.float64]:
+    """(n, 2) outline of a mover whose middle is at a pose (x, y, yaw)."""
+    pose = np.asarray(pose_world, np.float64)
+    if mover.box_m is None:
+        return pose[:2] + mover.radius_m * np.stack([np.cos(_ROUND), np.sin(_ROUND)], axis=-1)
+    length_m, width_m = mover.box_m
+    if mover.behaviour == "door" and len(mover.waypoints_m) == 3:  # the leaf reaches from the hinge to its end
+        length_m = float(np.linalg.norm(np.subtract(mover.waypoints_m[1], mover.waypoints_m[0])))
+    return rectangle(pose, length_m, width_m)
 
 
 def drawn_bounds(scene: Scene, poses_world: NDArray[np.float32], margin_m: float = 0.3) -> tuple[float, ...]:

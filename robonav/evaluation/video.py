@@ -1,4 +1,4 @@
-"""A top view of episodes as a film: scene, trail, robot, lidar. mp4 by OpenCV, GIF by pillow, imported to draw."""
+"""A top view of episodes as a film: scene, movers, trail, robot, lidar. mp4 by OpenCV, GIF by pillow, imported late."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from robonav.errors import RobonavError
 from robonav.evaluation.runner import Recording
-from robonav.evaluation.shapes import drawn_bounds, footprint, solid_polygons
+from robonav.evaluation.shapes import drawn_bounds, footprint, mover_outline, solid_polygons
 from robonav.files import atomic_path
 from robonav.geometry import transform_points
 from robonav.types import RobotSpec
@@ -22,6 +22,7 @@ _HOLD_FRAMES = 10  # the end of an episode stands still for so long
 _SPEED = 2.0  # times real time
 # RGB
 _GROUND, _SOLID, _GOAL, _SCAN, _ROBOT = (255, 255, 255), (87, 96, 106), (9, 105, 218), (240, 150, 60), (36, 41, 47)
+_MOVER = (163, 137, 218)
 _TRAIL = {"success": (26, 127, 55), "collision": (193, 18, 31), "timeout": (178, 106, 0)}
 
 Image = NDArray[np.uint8]
@@ -75,6 +76,9 @@ def _frames(recording: Recording, spec: RobotSpec, size: tuple[int, int]) -> Ite
     episode, poses = recording.episode, recording.poses_world.astype(np.float64)
     for tick in range(len(poses)):
         frame = ground.copy()
+        if recording.movers_world is not None:
+            for mover, pose in zip(recording.scene.movers, recording.movers_world[tick], strict=True):
+                cv2.fillPoly(frame, [pixels(mover_outline(mover, pose))], _MOVER, cv2.LINE_AA)
         if recording.scans_m is not None:
             hits = _scan_points(recording.scans_m[tick], poses[tick], spec)
             for u, v in pixels(hits):

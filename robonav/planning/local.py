@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,12 +12,13 @@ from numpy.typing import NDArray
 from robonav.planning.mppi import Imagination, MPPIConfig, Plan, PlannerState, initial_planner_state, plan
 from robonav.planning.progress import RouteAhead, change_m, progress_m, route_ahead
 from robonav.planning.situation import Situation
-from robonav.planning.surroundings import Surroundings
+from robonav.planning.surroundings import Surroundings, SurroundingsTracker
 from robonav.planning.sweep import sweep
 from robonav.planning.window import reachable_commands
 from robonav.types import Observation, RobotSpec
 
 Singles = NDArray[np.float32]
+_SEED_STRIDE = 100_003  # between the noise of neighbouring episodes
 
 
 class LocalPlanner:
@@ -63,6 +65,42 @@ class LocalPlanner:
         commands = reachable_commands(spec, observation.twist_base, c.samples)
         constants = spec.velocity_to_action(commands).astype(np.float32)
         return plan(imagine, state, c, price, clock, constants)
+
+
+class PilotState(NamedTuple):
+    """What a pilot carries from tick to tick."""
+
+    surroundings: Surroundings
+    planner: PlannerState
+
+
+class Move(NamedTuple):
+    """What a pilot does at a tick, and where that would lead."""
+
+    state: PilotState
+    plan: Plan
+    path_odom_m: Singles  # (L + 1, 2)
+
+
+class LocalPilot:
+    """A local planner with the surroundings it plans in: what policies that plan share. Holds constants only."""
+
+    def __init__(self, spec: RobotSpec, config: MPPIConfig | None = None) -> None:
+        self.spec = spec
+        self.planner, self.tracker = LocalPlanner(spec, config), SurroundingsTracker(spec)
+
+    def reset(self, seed: int) -> PilotState:
+        """State at an episode's start; the seed drives the planner's noise."""
+        return PilotState(self.tracker.reset(), self.planner.reset(seed * _SEED_STRIDE))
+
+    def move(
+        self, state: PilotState, observation: Observation, situation: Situation, imagine: Imagination | None = None
+    ) -> Move:
+        """The best plan at a tick, among what the situation's tracks say moves."""
+        tracked = None if situation.of_beam is None else (situation.tracks, situation.of_beam)
+        surroundings = self.tracker.update(state.surroundings, observation, tracked)
+        found = self.planner.plan(state.planner, observation, situation, surroundings, imagine)
+        return Move(PilotState(surroundings, found.state), found, imagined_path(observation, found.actions, self.spec))
 
 
 def imagined_path(observation: Observation, actions: Singles, spec: RobotSpec) -> Singles:

@@ -102,8 +102,8 @@ def test_a_bundle_plans_like_the_checkpoint_it_came_from(run_folder: Path, bundl
     exported = make_policy(bundle_folder, SPEC, planner="mppi")
     assert isinstance(exported, BundlePolicy)
     torch_policy = make_policy(run_folder, SPEC, planner="mppi")
-    torch_policy.config = exported._local.config  # type: ignore[attr-defined]
-    torch_policy.local = exported._local  # type: ignore[attr-defined]
+    torch_policy.config = exported._pilot.planner.config  # type: ignore[attr-defined]
+    torch_policy.pilot = exported._pilot  # type: ignore[attr-defined]
     ours, theirs = exported.reset(3), torch_policy.reset(3)
     for tick in range(5):
         ours, a = exported.act(ours, observation(tick))

@@ -77,14 +77,14 @@ def test_bad_trials(capsys):
 def test_astar_in_rooms_writes_all_outputs(capsys, tmp_path):
     pytest.importorskip("pybullet", reason="the simulator needs PyBullet")
     files = {name: tmp_path / name for name in ("out.json", "page.png", "film.mp4")}
-    argv = ["evaluate", "--policy", "astar", "--suite", "rooms", "--episodes", "3", "--seed", "7"]
+    argv = ["evaluate", "--policy", "astar", "--suite", "rooms", "--episodes", "2", "--seed", "7"]
     outputs = ["--json", files["out.json"], "--picture", files["page.png"], "--video", files["film.mp4"]]
     assert main([*argv, *map(str, outputs), "--workers", "2"]) == 0
     assert all(path.stat().st_size > 1000 or path.suffix == ".json" for path in files.values())
     two = json.loads(files["out.json"].read_text())
-    assert (two["policy"], two["suite"], two["episodes"], two["seed"]) == ("astar", "rooms", 3, 7)
+    assert (two["policy"], two["suite"], two["episodes"], two["seed"]) == ("astar", "rooms", 2, 7)
     assert sum(two[outcome]["rate"] for outcome in ("success", "collision", "timeout")) == pytest.approx(1.0)
-    assert "policy astar, suite rooms, 3 episodes, seed 7" in capsys.readouterr().out
+    assert "policy astar, suite rooms, 2 episodes, seed 7" in capsys.readouterr().out
     one_file = tmp_path / "one.json"
     assert main([*argv, "--json", str(one_file), "--workers", "1"]) == 0
     one = json.loads(one_file.read_text())
@@ -97,6 +97,7 @@ def test_barn_writes_the_public_report(tmp_path):
     pytest.importorskip("pybullet", reason="the simulator needs PyBullet")
     report, summary = tmp_path / "barn.txt", tmp_path / "barn.json"
     argv = ["--policy", "astar", "--suite", "barn", "--barn-dir", BARN, "--worlds", "2,1", "--trials", "1"]
+    argv += ["--workers", "1"]
     assert main(["evaluate", *map(str, argv), "--barn-out", str(report), "--json", str(summary)]) == 0
     rows = [line.split(" ") for line in report.read_text().splitlines()]
     assert [row[0] for row in rows] == ["2", "1"]

@@ -149,10 +149,11 @@ def test_suites_that_ship_load(tmp_path):
         suites.load_suite(str(bad))
 
 
-def test_page_shows_failures_first(fakes, recordings, tmp_path):
+def test_page_shows_failures_first(fakes, recordings, tmp_path, monkeypatch):
+    monkeypatch.setattr(pictures, "MAX_PANELS", 7)
     assert pictures.failures_first(recordings)[0].episode.outcome == "collision"
     page = tmp_path / "page.png"
-    assert pictures.draw_page(recordings * 6, fakes.SPEC, "forward", page) == pictures.MAX_PANELS
+    assert pictures.draw_page(recordings * 2, fakes.SPEC, "forward", page) == 7
     import cv2
 
     image = cv2.imread(str(page))

@@ -12,11 +12,12 @@ import torch
 from tiny import AGENT
 
 from policies.registry import make_policy
-from policies.world_model_policy import WorldModelPolicy, imagined_path
+from policies.world_model_policy import WorldModelPolicy
 from robonav.config import load_robot
 from robonav.errors import CheckpointError, PolicyError
 from robonav.imagination.agent import Agent
 from robonav.learning.checkpoint import save_agent
+from robonav.planning.local import imagined_path
 from robonav.types import COMMAND_LIFE_NS, Decision, LidarSpec, LocalMapSpec, Observation, Policy
 
 SPEC = load_robot("a1")

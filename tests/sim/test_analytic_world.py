@@ -172,7 +172,7 @@ def test_without_pybullet_everything_runs(tmp_path) -> None:
             one = sim.make_env(scene, fidelity="analytic", **options)
             one.reset(seed=0)
             observation, _ = batch.reset(seed=0)
-            for _ in range(100):
+            for _ in range(30):
                 observation, reward, *_ = batch.step(np.full((4, 3), 0.2, np.float32))
                 if any(one.step(np.full(3, 0.2, np.float32))[2:4]):
                     one.reset()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 
+import cv2
 import numpy as np
 import pytest
 
@@ -14,12 +15,13 @@ from robonav.errors import SceneError
 from robonav.types import Scene
 from sim.geodesic import ObstacleGrid, obstacle_distance_m
 from sim.movers import advance, initial_state, movers_of, no_robots, static_shapes_of
-from sim.route_proof import RouteProof
+from sim.route_proof import RouteProof, footprint_regions
 from sim.scene_check import check_scene
 from sim.task import task_of
 
 SPEC = load_robot("a1")
 KINDS = ("dead-end", "shut", "standing", "meeting")
+HARD = ("tunnel", "closing")
 
 
 def scenes(kind: str, count: int = 6) -> list[Scene]:
@@ -34,14 +36,15 @@ def plugged(scene: Scene) -> Scene:
     return dataclasses.replace(scene, movers=(), cylinders=np.concatenate([scene.cylinders, disc]))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", KINDS + HARD)
 def test_scenes_are_sound_and_the_long_way_is_free(kind: str) -> None:
     for scene in scenes(kind):
         check_scene(scene, scene.name, SPEC)
-        assert len(scene.movers) == (0 if kind == "dead-end" else 1)
-        free = scene if kind == "dead-end" else plugged(scene)
+        ends = kind in ("dead-end", "tunnel")
+        assert len(scene.movers) == (0 if ends else 1)
+        free = scene if ends else plugged(scene)
         assert RouteProof(free, SPEC).joins(scene.start[:2], scene.goal), scene.name
-        if kind != "dead-end":
+        if not ends:
             opened = dataclasses.replace(scene, movers=())
             assert task_of(free, SPEC).shortest_m > task_of(opened, SPEC).shortest_m + 1.0, "the blocked way is shorter"
 
@@ -62,7 +65,7 @@ def _kind(scene: Scene) -> tuple[str, bool]:
     return scene.movers[0].kind, scene.movers[0].kind == "pedestrian" and math.dist(way[0], way[1]) > 0.1
 
 
-@pytest.mark.parametrize("kind", KINDS[1:])
+@pytest.mark.parametrize("kind", (*KINDS[1:], "closing"))
 def test_what_blocks_cannot_be_seen_from_the_start(kind: str) -> None:
     for scene in scenes(kind):
         mover, start = scene.movers[0], np.array(scene.start[:2])
@@ -80,6 +83,41 @@ def test_a_shut_door_stays_shut_for_the_whole_episode() -> None:
             state, _ = advance(state, movers, shapes, no_robots(1), 0.5)
         assert state["progress"][0, 0] == 0.0
         assert math.dist((state["x"][0, 0], state["y"][0, 0]), (first["x"][0, 0], first["y"][0, 0])) < 1e-9
+
+
+def test_a_closing_door_stands_open_at_first_and_has_shut_when_the_fastest_robot_could_be_there() -> None:
+    for scene in scenes("closing", 3):
+        movers, shapes = movers_of([scene]), static_shapes_of([scene])
+        state = initial_state(movers)
+        assert state["progress"][0, 0] == 1.0
+        at = scene.movers[0].waypoints_m[0]
+        earliest_s = (
+            abs(at[0] - scene.start[0]) + abs(at[1] - scene.start[1])
+        ) / SPEC.vx_max_mps  # corridors are square
+        told = []
+        for _ in range(round(scene.time_limit_s / 0.1)):
+            state, _ = advance(state, movers, shapes, no_robots(1), 0.1)
+            told.append(float(state["progress"][0, 0]))
+        assert 1.0 in told[: round(earliest_s / 0.1) - 5], "one sees it open"
+        assert max(told[round(earliest_s / 0.1) + 1 :]) == 0.0
+
+
+def far_from_turning_m(scene: Scene) -> float:
+    """How far the robot can get, footprint and all, from the nearest place where it could turn round."""
+    grid = ObstacleGrid.of(scene, 0.05)
+    regions = footprint_regions(grid, SPEC.length_m, SPEC.width_m)
+    cell = np.rint((np.array(scene.start[:2]) - grid.origin_m) / grid.resolution_m).astype(int)
+    reached = (regions == regions[0, cell[0], cell[1]]).any(axis=0)
+    turns = (grid.distance_m >= SPEC.radius_m).astype(np.uint8)
+    return float(cv2.distanceTransform(1 - turns, cv2.DIST_L2, cv2.DIST_MASK_5)[reached].max()) * grid.resolution_m
+
+
+@pytest.mark.parametrize("kind", HARD)
+def test_a_tunnel_lets_the_robot_in_and_is_too_narrow_to_turn_in(kind: str) -> None:
+    for scene in scenes(kind, 3):
+        free = dataclasses.replace(scene, movers=())
+        assert far_from_turning_m(free) > (0.8 if kind == "tunnel" else 0.3)  # one that is open at both ends is shorter
+    assert far_from_turning_m(scenes("dead-end", 1)[0]) < 0.4
 
 
 def test_people_who_stand_leave_the_gap_that_the_knob_says() -> None:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import subprocess
-import sys
 import warnings
-from pathlib import Path
 
 import gymnasium
 import numpy as np
@@ -176,29 +173,3 @@ def test_bad_reset_options_are_one_clear_line(env, options: dict, words: str) ->
         one.reset(seed=0, options=options)
     assert "\n" not in str(error.value)
     one.reset(seed=0)  # and the environment goes on
-
-
-WITHOUT_PYBULLET = """
-import sys
-sys.modules["pybullet"] = None  # an import of it fails, as where there is no wheel
-import numpy as np
-import sim
-from robonav.errors import MissingDependencyError
-env = sim.make_env("crowd-few", fidelity="analytic", randomisation="sim2real", sensors="real")
-env.reset(seed=0)
-for _ in range(3):
-    env.step(np.zeros(3, np.float32))
-vec = sim.make_vec(2, fidelity="analytic")
-vec.reset(seed=0)
-vec.step(np.zeros((2, 3), np.float32))
-try:
-    sim.make_env()
-except MissingDependencyError as error:
-    print(error)
-"""
-
-
-def test_analytic_environments_need_no_pybullet(root: Path) -> None:
-    done = subprocess.run([sys.executable, "-c", WITHOUT_PYBULLET], cwd=root, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("pybullet: not installed")

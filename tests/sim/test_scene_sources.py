@@ -47,7 +47,7 @@ def test_equal_numbers_give_equal_scenes_and_others_do_not() -> None:
 def test_every_room_has_a_way_for_the_turning_robot() -> None:
     source = sim.load_scene("rooms", SPEC)
     yaws = []
-    for seed in range(150):
+    for seed in range(80):
         scene = source.scene(seed)
         assert joined(scene, SPEC.radius_m), seed
         assert math.dist(scene.start[:2], scene.goal) >= 4.0
@@ -55,7 +55,7 @@ def test_every_room_has_a_way_for_the_turning_robot() -> None:
         assert 4 <= len(scene.boxes) + len(scene.cylinders) <= 10
         assert len(scene.walls) == 4
         yaws.append(scene.start[2])
-    assert np.histogram(yaws, bins=4, range=(-math.pi, math.pi))[0].min() > 15
+    assert np.histogram(yaws, bins=4, range=(-math.pi, math.pi))[0].min() > 8
 
 
 def test_crowded_rooms_have_ways_too() -> None:

@@ -1,0 +1,51 @@
+"""Controls of the general preset: another memory, as many parameters, and nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from robonav.cli.main import main
+from robonav.config import find_config, load_config, load_robot
+from robonav.imagination.agent import Agent
+from robonav.learning.checkpoint import load_agent
+from robonav.learning.config import TrainConfig
+
+CONTROLS = {"general-gru": "GRU", "general-attention": "Attention", "general-memoryless": "Memoryless"}
+
+
+def preset(name: str) -> TrainConfig:
+    return load_config(TrainConfig, find_config("train", name))
+
+
+def parameters(config: TrainConfig) -> int:
+    with torch.device("meta"):
+        return sum(p.numel() for p in Agent(config.agent, load_robot(config.robot)).parameters())
+
+
+@pytest.mark.parametrize("name", CONTROLS)
+def test_a_control_differs_in_its_memory_alone_and_is_as_large(name: str) -> None:
+    general, control = preset("general"), preset(name)
+    assert control.agent.model.backbone != general.agent.model.backbone
+    model = replace(control.agent.model, backbone=general.agent.model.backbone)
+    assert replace(control, agent=replace(control.agent, model=model)) == general
+    assert parameters(control) == pytest.approx(parameters(general), rel=0.03)
+
+
+@pytest.mark.parametrize(("name", "layer"), CONTROLS.items())
+def test_a_control_trains(name: str, layer: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small = {
+        **{"updates": 2, "updates-per-iteration": 1, "checkpoint-every": 2, "behavior-start": 1, "replay-steps": 2000},
+        **{"batch": 2, "length": 8, "max-minutes": 0, "kickstart.streams": 0, "agent.behavior.horizon": 3},
+        **{"collect.workers": 0, "collect.envs": 2, "collect.greedy-envs": 1, "collect.prefill": 40},
+        **{"collect.scenes": "empty", "collect.robots": "a1", "collect.imperfect": 0},
+    }
+    flags = [word for flag, value in small.items() for word in (f"--{flag}", str(value))]
+    assert main(["train", "--preset", name, "--out", str(tmp_path / "run"), *flags, "--no-replay-on-disk"]) == 0
+    assert "trained 2 updates" in capsys.readouterr().out
+    agent = load_agent(tmp_path / "run").agent
+    assert {type(module).__name__ for module in agent.modules()} >= {layer}
+    assert all(torch.isfinite(p).all() for p in agent.parameters())
