@@ -182,6 +182,8 @@ def _rank_file(folder: Path, rank: int, updates: int) -> Path:
     return folder / f"rank_{rank}_{updates}.safetensors"
 
 
+# Files of a run that was killed while it wrote: our own, and those in which safetensors writes before it renames.
+LEFT_BEHIND = (".resume-*", ".checkpoint-*", ".best-*", ".tmp??????")
 # What may differ when a run is resumed: the budget, and how it is computed and watched.
 FREE_KEYS = {"updates", "max_minutes", "threads", "checkpoint_every", "evaluation", "device", "precision", "compile"}
 
@@ -264,7 +266,7 @@ def train(
         else:
             trainer.replay.clear()
         if ranks.leads:
-            for left in [*folder.glob(".resume-*"), *folder.glob(".checkpoint-*"), *folder.glob(".best-*")]:
+            for left in [path for pattern in LEFT_BEHIND for path in folder.glob(pattern)]:
                 left.unlink()  # half-written by a run that was killed
             write_json_atomic(folder / "config.json", to_mapping(config))
         configs = worker_configs(config, spec, trainer.counters.episodes, expert, ranks.rank)

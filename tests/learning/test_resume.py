@@ -89,6 +89,7 @@ def test_a_run_killed_at_random_moments_ends_as_the_uninterrupted_one(whole: Tra
         process.join()
     assert kills > 0
     (tmp_path / ".resume-abc.safetensors").write_bytes(b"half")  # as a kill in the middle of a checkpoint leaves it
+    (tmp_path / ".tmpA1b2C3").write_bytes(b"half")  # and in the middle of one of safetensors' own writes
     assert_same(whole, run(full_config(20), tmp_path, resume=True))
     assert not list(tmp_path.glob(".*"))
 
