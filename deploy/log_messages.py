@@ -101,11 +101,12 @@ def pack_map(grid: OccupancyGrid, pose_odom_base: NDArray[Any], radius_m: float,
     part = grid.cropped(int(low[0]), int(low[1]), int(high[0]), int(high[1]))
     cells = np.full(part.log_odds.shape, UNKNOWN, np.uint8)
     cells[part.free], cells[part.occupied] = FREE, OCCUPIED
-    x, y = part.origin_odom_m.tolist()
-    rows, columns = cells.shape
-    place = {"origin_odom_m": (x, y), "resolution_m": cell, "rows": rows, "columns": columns}
-    return MapMsg(**_at(decision), **place, cells=cells.tobytes())
+    origin = (float(part.origin_odom_m[0]), float(part.origin_odom_m[1]))
+    rows, columns = len(cells), cells.size // len(cells)
+    return MapMsg(
+        **_at(decision), origin_odom_m=origin, resolution_m=cell, rows=rows, columns=columns, cells=cells.tobytes()
+    )
 
 
-def _at(decision: wire.DecisionMsg) -> dict[str, int]:
+def _at(decision: wire.DecisionMsg) -> dict[str, Any]:
     return {name: getattr(decision, name) for name in ("sequence", "stamp_ns", "episode", "observation")}

@@ -118,12 +118,12 @@ class LogWriter:
     def write_metadata(self, name: str, values: Mapping[str, str]) -> None:
         """Adds a metadata record and writes it out at once."""
         self._writer.add_metadata(name, sealed(name, values))
-        self._flush()
+        self.flush()
 
     def flush_if_due(self) -> None:
         """Closes the chunk when the oldest message in it is `chunk_s` old."""
         if now_ns() - self._flushed_ns >= self._chunk_ns:
-            self._flush()
+            self.flush()
 
     def close(self) -> None:
         """Finishes the file: index and footer."""
@@ -134,7 +134,8 @@ class LogWriter:
             self._sink.flush()
             self._sink.close()
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Closes the chunk and syncs it."""
         with self._guarded():
             self._writer.flush()
         self._flushed_ns = now_ns()

@@ -84,8 +84,10 @@ class Views:
         if m.scan_m is not None and self._robot is not None:
             angles = self._robot.lidar.angles_rad
             ranges = wire.unpack_array(m.scan_m, "scan_m").tolist()
-            ends = {"start_angle": float(angles[0]), "end_angle": float(angles[-1])}
-            yield "/scan", LaserScan(timestamp=stamp, frame_id=LIDAR, pose=_at(0.0, 0.0), ranges=ranges, **ends)
+            first, last = float(angles[0]), float(angles[-1])
+            scan = LaserScan(timestamp=stamp, frame_id=LIDAR, pose=_at(0.0, 0.0), start_angle=first, end_angle=last)
+            scan.ranges.extend(ranges)
+            yield "/scan", scan
         if m.depth_m is not None:
             yield DEPTH, _depth(wire.unpack_array(m.depth_m, "depth_m"), stamp, self._exact_depth)
 
