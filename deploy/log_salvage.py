@@ -140,9 +140,12 @@ def _agrees(chunk: Chunk, length: int) -> bool:
 
 
 def _keep_metadata(content: bytes, whole: Whole, found: _Found) -> bool:
+    stream = _stream(content)
     try:
-        record = Metadata.read(_stream(content))
+        record = Metadata.read(stream)
     except _BROKEN:
+        return False
+    if stream.count != len(content):
         return False
     values, right = unsealed(record.name, record.metadata)
     if right is False:
@@ -197,13 +200,14 @@ def _read_summary(data: bytes, whole: Whole, found: _Found) -> bool:
 
 
 def _drop_unsealed(whole: Whole, found: _Found) -> None:
-    """Our metadata have a CRC, but for logs of before protobuf; those whose key for it is damaged do not count."""
-    if any(channel.message_encoding == "msgpack" for channel in whole.channels.values()):
+    """All our metadata have a CRC, but for logs of before protobuf; those that lost it do not count."""
+    channels = whole.channels.values()
+    if channels and not any(COUNTED in channel.metadata for channel in channels):
         return
-    for name in found.unsealed:
-        if name.startswith("robonav."):
-            del whole.metadata[name]
-            whole.faults.append(f"metadata '{name}' damaged")
+    for name in sorted(found.unsealed):
+        del whole.metadata[name]
+    if found.unsealed:
+        whole.faults.append(f"{len(found.unsealed)} metadata records unreadable")
 
 
 def _right_data_end(data: bytes, at: int, record: tuple[int, int, int]) -> bool | None:

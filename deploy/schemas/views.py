@@ -14,9 +14,9 @@ import numpy as np
 from foxglove_schemas_protobuf.FrameTransform_pb2 import FrameTransform
 from foxglove_schemas_protobuf.FrameTransforms_pb2 import FrameTransforms
 from foxglove_schemas_protobuf.Grid_pb2 import Grid
-from foxglove_schemas_protobuf.LaserScan_pb2 import LaserScan
 from foxglove_schemas_protobuf.Log_pb2 import Log as TextLog
 from foxglove_schemas_protobuf.PackedElementField_pb2 import PackedElementField
+from foxglove_schemas_protobuf.PointCloud_pb2 import PointCloud
 from foxglove_schemas_protobuf.Pose_pb2 import Pose
 from foxglove_schemas_protobuf.PoseInFrame_pb2 import PoseInFrame
 from foxglove_schemas_protobuf.PosesInFrame_pb2 import PosesInFrame
@@ -29,11 +29,11 @@ from numpy.typing import NDArray
 
 from deploy import wire
 from deploy.log_messages import MapMsg, RolloutsMsg
-from robonav.types import RobotSpec
+from robonav.types import LidarSpec, RobotSpec
 
 DEPTH, MAP = "/depth", "/map"
 VIEWS: dict[str, Any] = {
-    "/scan": LaserScan,
+    "/scan": PointCloud,
     DEPTH: RawImage,
     MAP: Grid,
     "/pose": PoseInFrame,
@@ -82,12 +82,8 @@ class Views:
         yield "/pose", PoseInFrame(timestamp=stamp, frame_id=ODOM, pose=Pose(position=place, orientation=turn))
         yield "/tf", FrameTransforms(transforms=frames)
         if m.scan_m is not None and self._robot is not None:
-            angles = self._robot.lidar.angles_rad
-            ranges = wire.unpack_array(m.scan_m, "scan_m").tolist()
-            first, last = float(angles[0]), float(angles[-1])
-            scan = LaserScan(timestamp=stamp, frame_id=LIDAR, pose=_at(0.0, 0.0), start_angle=first, end_angle=last)
-            scan.ranges.extend(ranges)
-            yield "/scan", scan
+            scan_m = wire.unpack_array(m.scan_m, "scan_m")
+            yield "/scan", _points(scan_m, self._robot.lidar, stamp)
         if m.depth_m is not None:
             yield DEPTH, _depth(wire.unpack_array(m.depth_m, "depth_m"), stamp, self._exact_depth)
 
@@ -111,6 +107,21 @@ def read_map(grid: Any, **head: int) -> MapMsg:
         rows=len(grid.data) // max(columns, 1),
         columns=columns,
         cells=bytes(grid.data),
+    )
+
+
+def _points(scan_m: NDArray[np.float32], lidar: LidarSpec, stamp: Timestamp) -> PointCloud:
+    """What the beams hit, in the lidar's frame; those that hit nothing are left out."""
+    hit = scan_m < lidar.range_m
+    angles, ranges_m = lidar.angles_rad[hit], scan_m[hit]
+    points = np.zeros((len(ranges_m), 3), "<f4")
+    points[:, 0], points[:, 1] = ranges_m * np.cos(angles), ranges_m * np.sin(angles)
+    fields = [
+        PackedElementField(name=name, offset=4 * place, type=PackedElementField.FLOAT32)
+        for place, name in enumerate(("x", "y", "z"))
+    ]
+    return PointCloud(
+        timestamp=stamp, frame_id=LIDAR, pose=_at(0.0, 0.0), point_stride=12, fields=fields, data=points.tobytes()
     )
 
 
