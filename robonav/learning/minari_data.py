@@ -7,6 +7,7 @@ that came with step t + 1 stand beside the action of step t. Events travel as in
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,7 +37,8 @@ def export_minari(episodes: Sequence[Arrays], spec: RobotSpec, folder: Path, nam
     if (folder / name).exists():
         raise RobonavError(explain(str(folder / name), "a new dataset", "one that exists", "choose another name"))
     boxes = {key: _box(np.asarray(episodes[0][key])) for key in policy_input_shapes(spec)}
-    with _stored_in(folder):
+    with _stored_in(folder), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"minari\.")  # it asks for an author and for the environment's name
         try:
             minari.create_dataset_from_buffers(
                 name,
