@@ -136,8 +136,16 @@ def _tick(tick: int, x: float, scan: Any, depth: Any, state: dict[str, Any], rob
     route = np.stack([np.linspace(x, 9.0, 40), np.zeros(40)], axis=1)
     decision = wire.DecisionMsg(
         **head,
-        **{"observation": tick, "reset": tick == 0, "seed": 0, "value": 0.5, "why": "actor", "age_ms": 1.0},
-        **{"vx_mps": 1.0, "vy_mps": 0.0, "yaw_rate_radps": 0.0, "total_ms": 4.0},
+        observation=tick,
+        reset=tick == 0,
+        seed=0,
+        vx_mps=1.0,
+        vy_mps=0.0,
+        yaw_rate_radps=0.0,
+        value=0.5,
+        why="actor",
+        age_ms=1.0,
+        total_ms=4.0,
         route_odom_m=wire.pack_array(route),
         details={"map_ms": 2.0, "infer_ms": 1.0},
     )

@@ -105,8 +105,8 @@ def _steps(observations: Sequence[Observation], robot: RobotSpec, judge: Judge, 
         applied = observations[i + 1].last_command if i + 1 < len(observations) else np.zeros(ACTION_SIZE)
         row["action"] = robot.velocity_to_action(applied).astype(np.float32)
         scalars = {"reward": reward, "first": float(i == 0), "terminal": float(ended is not None)}
-        row |= {name: np.float32(value) for name, value in scalars.items()}
-        row["event"] = np.uint8(event)
+        row |= {name: np.asarray(value, np.float32) for name, value in scalars.items()}
+        row["event"] = np.asarray(event, np.uint8)
         rows.append(row)
     return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 

@@ -58,19 +58,23 @@ class LogWriter:
         file: path of the log, or the file that was claimed before.
         config: compression, chunks, depth.
         metadata: of the run; its `robot` places the sensors for viewers.
+        simulated: stamps are simulated time, which the log's own times follow then, from now on.
 
     Raises:
         LogError: the file cannot be written, or another run writes it; one line.
     """
 
-    def __init__(self, file: str | Path | LogFile, config: RecorderConfig, metadata: Mapping[str, str]) -> None:
+    def __init__(
+        self, file: str | Path | LogFile, config: RecorderConfig, metadata: Mapping[str, str], simulated: bool = False
+    ) -> None:
         self._sink = file if isinstance(file, LogFile) else LogFile(file)
         self.path = self._sink.path
         self.broken: str | None = None
         self._chunk_ns = int(config.chunk_s * 1e9)
         self._flushed_ns = now_ns()
         self._last_ns = 0
-        self._offset_ns = time.time_ns() - now_ns()
+        self._simulated = simulated
+        self._offset_ns = time.time_ns() - (0 if simulated else now_ns())
         self._views = Views(_robot(metadata), self._offset_ns, config.exact_depth)
         self._next: dict[str, int] = {}  # sequence by topic
         with self._guarded():
@@ -106,7 +110,7 @@ class LogWriter:
     def _add(self, topic: str, data: bytes, stamp_ns: int, sequence: int | None) -> None:
         number = self._next.get(topic, 0) if sequence is None else sequence
         self._next[topic] = number + 1
-        self._last_ns = max(self._last_ns + 1, time.time_ns())
+        self._last_ns = max(self._last_ns + 1, stamp_ns if self._simulated else time.time_ns())
         self._writer.add_message(
             channel_id=self._channels[topic],
             log_time=self._last_ns,

@@ -94,10 +94,10 @@ def _buffer(number: int, episode: Arrays, spec: RobotSpec) -> Any:
     return EpisodeBuffer(
         id=number,
         observations={name: np.asarray(episode[name]) for name in policy_input_shapes(spec)},
-        actions=np.asarray(episode["action"][:-1], np.float32),  # type: ignore[arg-type]
-        rewards=np.asarray(episode["reward"][1:], np.float32),  # type: ignore[arg-type]
+        actions=np.asarray(episode["action"][:-1], np.float32),
+        rewards=np.asarray(episode["reward"][1:], np.float32),
         terminations=ended,
-        truncations=cut,  # type: ignore[arg-type]
+        truncations=cut,
         infos={EVENT: np.asarray(episode.get(EVENT, np.zeros(n)), np.uint8)},
     )
 
