@@ -152,6 +152,7 @@ def _check_outputs(args: EvaluateArgs) -> None:
         ("barn_out", ()),
         ("picture", (".png", ".pdf", ".svg")),
         ("video", (".mp4", ".gif")),
+        ("log_failures", ()),
     ):
         path: Path | None = getattr(args, flag)
         if path is None:
@@ -159,7 +160,10 @@ def _check_outputs(args: EvaluateArgs) -> None:
         where = f"--{flag.replace('_', '-')}"
         if suffixes and path.suffix.lower() not in suffixes:
             raise ConfigError(explain(where, f"a path that ends in {' or '.join(suffixes)}", f"'{path}'"))
-        if path.exists() and not path.is_file():
+        if flag == "log_failures":
+            if path.exists() and not path.is_dir():
+                raise ConfigError(explain(where, "a folder", f"the file '{path}'", "choose another name"))
+        elif path.exists() and not path.is_file():
             raise ConfigError(explain(where, "a file", f"the folder or device '{path}'", "add a file name"))
         folder = next(p for p in path.absolute().parents if p.exists())
         try:

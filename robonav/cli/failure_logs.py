@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 def write_failures(
     folder: Path, recordings: Sequence[Recording], policy: str, planner: str | None, spec: RobotSpec
 ) -> int:
-    """Writes ``OUTCOME_SCENE_SEED.mcap`` for each recording that kept its ticks; how many.
+    """Writes ``OUTCOME_SCENE.mcap`` for each recording that kept its ticks, with the seed where the name lacks it.
+
+    Returns:
+        How many.
 
     Raises:
         LogError: the folder cannot be written.
@@ -35,7 +38,8 @@ def write_failures(
             "seed": str(episode.seed),
             "randomisation": json.dumps(episode.randomisation, default=str),
         }
-        path = folder / f"{episode.outcome}_{episode.scene}_{episode.seed}.mcap"
+        number = "" if episode.scene.endswith(str(episode.seed)) else f"_{episode.seed}"
+        path = folder / f"{episode.outcome}_{episode.scene}{number}.mcap"
         decision_ms = episode.decision_ms.tolist()
         write_episode(path, recording.ticks or (), episode.outcome, run, episode.seed, decision_ms)
     return len(failed)
