@@ -9,11 +9,13 @@ import sys
 import textwrap
 from pathlib import Path
 
+import numpy as np
 import pytest
 from mcap.reader import make_reader
 
 from deploy import log_file, wire
 from deploy.config import RecorderConfig
+from deploy.log_messages import FREE, BeliefMsg, MapMsg
 from deploy.log_reader import read_log, recover
 from deploy.recorder import TOPICS, LogFile, LogWriter
 from deploy.report import RunReport, check_log_path
@@ -62,6 +64,21 @@ def test_a_run_is_logged_without_a_gap(arrival: RunReport) -> None:
     governed = {g.sequence for g in log.of(wire.GovernedMsg)}
     # Those of before the first command are not logged.
     assert {a.governed for a in log.of(wire.AppliedMsg) if a.governed >= min(governed)} <= governed
+
+
+def test_a_run_logs_what_it_believed_and_its_map(arrival: RunReport) -> None:
+    log = read_log(arrival.log)
+    decisions, beliefs = log.of(wire.DecisionMsg), log.of(BeliefMsg)
+    assert [b.observation for b in beliefs] == [d.observation for d in decisions]
+    memory = [wire.unpack_array(b.state["h"], "h") for b in beliefs]
+    assert memory[0].shape == (1, 4)
+    assert not np.array_equal(memory[0], memory[-1])
+    maps = log.of(MapMsg)
+    assert 1 <= len(maps) <= len(decisions) // 5
+    assert FREE in maps[-1].occupancy
+    shortest = min(m.rows for m in maps) * maps[0].resolution_m
+    assert shortest > 1.0
+    assert {d.details.keys() >= {"map_ms", "infer_ms"} for d in decisions} == {True}
 
 
 @pytest.mark.parametrize("part", [0.999, 0.9, 0.5, 0.25])
