@@ -117,7 +117,7 @@ def record_episode(env: Any, policy: Policy, seed: int, options: EpisodeOptions)
     )
     whole = options.keep_scans and all(s is not None for s in scans)
     seen = (*ticks, (observation, None)) if options.keep_failures and episode.outcome != SUCCESS else None
-    return Recording(episode, scene, poses_world, np.array(scans, np.float32) if whole else None, seen)
+    return Recording(episode, scene, poses_world, np.array(scans, np.float32) if whole else None, ticks=seen)
 
 
 def evaluate(

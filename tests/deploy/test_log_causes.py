@@ -138,7 +138,7 @@ def recording(ticks: Any, outcome: str, seed: int = 4) -> Recording:
     positions = np.zeros((n + 1, 2), np.float32)
     times = {"decision_ms": np.full(n, 2.5, np.float32), "positions_world_m": positions}
     episode = Episode("hall-4", seed, outcome, n * 0.1, 1.0, 1.0, 0.0, n, **times)
-    return Recording(episode, scene, np.zeros((n + 1, 3), np.float32), None, tuple(ticks))
+    return Recording(episode, scene, np.zeros((n + 1, 3), np.float32), ticks=tuple(ticks))
 
 
 def test_a_failed_episode_of_a_bundle_replays_bit_for_bit(tiny_bundle: Path, tmp_path: Path) -> None:
