@@ -13,7 +13,6 @@ from typing import Any
 from deploy import wire
 from deploy.log_writer import LogWriter
 from deploy.timing import now_ns
-from robonav.errors import LogError
 
 POLL_S = 0.05
 LOST_EVENT = "lost"
@@ -36,6 +35,7 @@ class LogQueue:
         self._closing = False
         self._change = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
+        self._failure: Exception | None = None
         self.dropped = 0
 
     def __enter__(self) -> LogQueue:
@@ -61,17 +61,16 @@ class LogQueue:
         return True
 
     def check(self) -> None:
-        """Raises LogError when the log could not be written."""
-        if self._writer.broken is not None:
-            raise LogError(self._writer.broken)
+        """Raises what ended the thread: LogError when the log could not be written."""
+        if self._failure is not None:
+            raise self._failure
 
     def _run(self) -> None:
         try:
             while self._write_waiting():
                 self._writer.flush_if_due()
-        except LogError:  # `check` tells it
-            with self._change:
-                self._closing = True
+        except Exception as error:  # noqa: BLE001  a thread's error has to reach the process: `check` raises it
+            self._failure = error
 
     def _write_waiting(self) -> bool:
         """Writes what waits, at first waiting for it a while; False when all is written and no more will come."""

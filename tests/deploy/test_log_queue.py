@@ -70,12 +70,20 @@ def test_a_log_that_cannot_be_written_is_told_and_nothing_hangs(
         monkeypatch.setattr(log_file.os, "write", no_room)
         queue.put(event(0), 100)
         deadline = time.monotonic() + 10
-        while writer.broken is None and time.monotonic() < deadline:
-            time.sleep(0.01)
         with pytest.raises(LogError, match="No space left"):
-            queue.check()
+            while time.monotonic() < deadline:
+                queue.check()
+                time.sleep(0.01)
     monkeypatch.undo()
     assert read_log(tmp_path / "a.mcap").damage.startswith("truncated")
+
+
+def test_an_unexpected_error_of_the_thread_is_told(tmp_path: Path) -> None:
+    writer = LogWriter(tmp_path / "a.mcap", RecorderConfig(), {})
+    with LogQueue(writer, limit_bytes=10_000) as queue:
+        queue.put(object(), 100)
+    with pytest.raises(AttributeError):
+        queue.check()
 
 
 def test_messages_keep_their_order(tmp_path: Path) -> None:
