@@ -61,6 +61,16 @@ class RecorderConfig:
     """Of chunks: "zstd", "lz4" or "none"."""
     chunk_s: float = 0.5
     """Longest time that a message waits before its chunk is closed and written; at most 1 s."""
+    queue_mb: float = 32.0
+    """What may wait for the disk; more is dropped and counted."""
+    exact_depth: bool = False
+    """Keeps every bit of the depth image, at three times the size of the log, instead of millimetres in 16 bit."""
+    belief: bool = True
+    """Records the world model's state at every tick."""
+    map_period_s: float = 1.0
+    """Between two maps in the log."""
+    map_radius_m: float = 4.8
+    """Round the robot that a map covers."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from deploy import transport, wire
-from deploy.station import Station
+from deploy.log_messages import pack_belief, pack_map, pack_rollout
+from deploy.station import Order, Station
 from deploy.timing import now_ns
-from policies.bundle_policy import BundlePolicy, load
-from robonav.types import Observation, RobotSpec
+from policies.bundle_policy import BundlePolicy, BundleState, load
+from robonav.types import Decision, Observation, RobotSpec
 
 POLL_NS = 100_000_000
 WARM_UP_TICKS = 10
@@ -69,12 +70,26 @@ def run_navigator(station: Station) -> None:
             age_ms=(started_ns - message.stamp_ns) * 1e-6,
             total_ms=total_ms,
         )
-        # Both in one record: an observation without its decision could not be replayed.
-        station.record(message, answer)
+        # All in one record: an observation without its decision could not be replayed.
+        station.record(message, answer, *insight(state, observation, decision, answer, order))
         station.counts["ticks"] = tick + 1
         reset = False
         station.beat("running", total_ms, always=True)
     station.beat("done", always=True)
+
+
+def insight(
+    state: BundleState, observation: Observation, decision: Decision, answer: wire.DecisionMsg, order: Order
+) -> list[wire.Message]:
+    """What else the log is told at a tick: belief, imagined path, and now and then the map."""
+    config = order.config.recorder
+    found: list[wire.Message] = [pack_belief(state.memory, answer)] if config.belief else []
+    if decision.imagined_path_odom_m is not None:
+        found.append(pack_rollout(decision.imagined_path_odom_m, answer))
+    if answer.sequence % max(1, round(config.map_period_s * order.robot.rate_hz)) == 0:
+        pose = observation.pose_odom_base
+        found.append(pack_map(state.situation.grid, pose, config.map_radius_m, answer))
+    return found
 
 
 def _one_thread() -> None:

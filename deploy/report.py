@@ -13,7 +13,7 @@ from typing import Any
 
 import robonav
 from deploy.config import DeployConfig
-from deploy.recorder import LogFile
+from deploy.log_file import LogFile
 from deploy.timing import Latency
 from policies.bundle import Bundle
 from robonav.config import to_mapping
@@ -63,7 +63,7 @@ def run_metadata(
 ) -> dict[str, str]:
     """What a log says about its run before it starts; all values are strings, structures as JSON."""
     versions = {"robonav": robonav.__version__, "python": platform.python_version()}
-    for package in ("onnxruntime", "numpy", "pyzmq", "mcap", "tcod"):
+    for package in ("onnxruntime", "numpy", "pyzmq", "mcap", "protobuf", "tcod"):
         with contextlib.suppress(metadata.PackageNotFoundError):
             versions[package] = metadata.version(package)
     return {

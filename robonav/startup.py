@@ -13,6 +13,8 @@ PACKAGES = ("sim", "policies", "deploy")
 EXTRAS = {
     "torch": "train",
     "tensorboard": "train",
+    "h5py": "datasets",
+    "minari": "datasets",
     "safetensors": "train",
     "pybullet": "sim",
     "pybullet_data": "sim",

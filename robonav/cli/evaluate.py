@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 EXAMPLES = [
     "robonav evaluate --policy astar --suite rooms --episodes 200 --seed 7 --json out.json",
     "robonav evaluate --policy runs/quick --suite rooms --planner mppi --picture trajectories.png",
+    "robonav evaluate --policy runs/quick --suite crowd --log-failures failures",
     "robonav evaluate --policy astar --suite barn --barn-dir barn --worlds 1-5 --trials 2 --barn-out barn.txt",
 ]
 VIDEO_EPISODES = 3
@@ -53,6 +54,8 @@ class EvaluateArgs:
     """Draw trajectories over their scenes here, failures first (.png, .pdf, .svg)."""
     video: Path | None = None
     """Film the first episodes here (.mp4 or .gif)."""
+    log_failures: Path | None = None
+    """Folder that keeps a log of each failed episode, in the format of robonav run's."""
     barn_dir: Path | None = None
     """Folder of the BARN dataset."""
     worlds: str | None = None
@@ -149,6 +152,7 @@ def _check_outputs(args: EvaluateArgs) -> None:
         ("barn_out", ()),
         ("picture", (".png", ".pdf", ".svg")),
         ("video", (".mp4", ".gif")),
+        ("log_failures", ()),
     ):
         path: Path | None = getattr(args, flag)
         if path is None:
@@ -156,7 +160,10 @@ def _check_outputs(args: EvaluateArgs) -> None:
         where = f"--{flag.replace('_', '-')}"
         if suffixes and path.suffix.lower() not in suffixes:
             raise ConfigError(explain(where, f"a path that ends in {' or '.join(suffixes)}", f"'{path}'"))
-        if path.exists() and not path.is_file():
+        if flag == "log_failures":
+            if path.exists() and not path.is_dir():
+                raise ConfigError(explain(where, "a folder", f"the file '{path}'", "choose another name"))
+        elif path.exists() and not path.is_file():
             raise ConfigError(explain(where, "a file", f"the folder or device '{path}'", "add a file name"))
         folder = next(p for p in path.absolute().parents if p.exists())
         try:
@@ -178,7 +185,10 @@ def _scene_trials(args: EvaluateArgs, suite: SuiteConfig, spec: RobotSpec) -> li
 
     seeds = episode_seeds(args.seed, suite.episodes if args.episodes is None else args.episodes)
     filmed = VIDEO_EPISODES if args.video else 0
-    return [Trial(seed, EpisodeOptions(spec, keep_scans=i < filmed)) for i, seed in enumerate(seeds)]
+    keep = args.log_failures is not None
+    return [
+        Trial(seed, EpisodeOptions(spec, keep_scans=i < filmed, keep_failures=keep)) for i, seed in enumerate(seeds)
+    ]
 
 
 def _barn_trials(args: EvaluateArgs, spec: RobotSpec) -> tuple[list[int], list[Trial]]:
@@ -200,7 +210,8 @@ def _barn_trials(args: EvaluateArgs, spec: RobotSpec) -> tuple[list[int], list[T
         scene = _load_barn_scene(barn.grid_path(args.barn_dir, world), spec)
         for seed in seeds:
             filmed = args.video is not None and len(trials) < VIDEO_EPISODES
-            trials.append(Trial(seed, EpisodeOptions(spec, scene, keep_scans=filmed)))
+            options = EpisodeOptions(spec, scene, filmed, args.log_failures is not None)
+            trials.append(Trial(seed, options))
             worlds.append(world)
     return worlds, trials
 
@@ -244,6 +255,11 @@ def _write(
         title = f"{summary['policy']} on {summary['suite']}: success {rate:.2f} of {summary['episodes']} episodes"
         pictures.draw_page(recordings, spec, title, args.picture)
         print(f"picture: {args.picture}")
+    if args.log_failures is not None:
+        from robonav.cli.failure_logs import write_failures
+
+        count = write_failures(args.log_failures, recordings, args.policy, args.planner, spec)
+        print(f"logs of failed episodes: {count} in {args.log_failures}")
     if args.video is not None:
         video.write_video(recordings[:VIDEO_EPISODES], spec, args.video)
         print(f"video: {args.video}")

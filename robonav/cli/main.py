@@ -25,6 +25,7 @@ COMMANDS = {
     "run": "drive a robot to its goal with a bundle, and log it",
     "replay": "infer a log's decisions again, and compare and draw them",
     "recover": "save what is whole of a truncated log",
+    "dataset": "pass recorded episodes on as a Minari dataset",
     "bench": "measure speed on this machine",
     "scenes": "list, draw, check and export scenes",
     "walk": "film a robot that walks through a scene on its own legs",

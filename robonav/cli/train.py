@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
@@ -12,12 +13,14 @@ import tyro
 from robonav.cli.args import parse
 from robonav.config import find_config, load_config, load_robot
 from robonav.learning.config import TrainConfig
+from robonav.types import RobotSpec
 
 DESCRIPTION = "Trains a navigator in simulation; writes config, checkpoints, progress.csv and TensorBoard events."
 EXAMPLES = [
     "robonav train --preset quick --out runs/quick",
     "robonav train --preset quick --out runs/quick --resume --updates 4000 --max-minutes 0",
     "robonav train --preset quick --out runs/wide --agent.model.backbone.d-model 256 --seed 1",
+    "robonav train --preset quick --out runs/offline --offline logs/ --updates 3000",
     "tensorboard --logdir runs",
 ]
 
@@ -32,6 +35,8 @@ class TrainArgs:
     """Folder of the run."""
     resume: bool = False
     """Continue the run in that folder, exactly where its last checkpoint left off."""
+    offline: tuple[Path, ...] = ()
+    """Logs, folders of logs, or Minari datasets: learn from these alone, and simulate nothing."""
     config: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
     """Every value of the preset can be overridden."""
 
@@ -44,6 +49,8 @@ def main(argv: list[str]) -> int:
         TrainArgs, argv, "robonav train", DESCRIPTION, EXAMPLES, default=TrainArgs(preset=preset, config=config)
     )
     spec = load_robot(args.config.robot)
+    if args.offline:
+        return _train_offline(args, spec)
 
     from policies.registry import make_policy
     from robonav.learning.trainer import train
@@ -61,6 +68,21 @@ def main(argv: list[str]) -> int:
     print(
         f"trained {c.updates} updates on {c.env_steps} steps in {c.elapsed_s / 60:.1f} min; "
         f"success of the last {len(c.greedy)} greedy episodes: {success}; checkpoint: {args.out}/checkpoint.safetensors"
+    )
+    return 0
+
+
+def _train_offline(args: TrainArgs, spec: RobotSpec) -> int:
+    from robonav.cli.recorded import load_episodes
+    from robonav.learning.offline import train_offline
+
+    episodes = load_episodes(args.offline, spec, lambda line: print(f"robonav: warning: {line}", file=sys.stderr))
+    trainer = train_offline(args.config, spec, episodes, args.out, args.resume)
+    _draw(args.out)
+    c = trainer.counters
+    print(
+        f"trained {c.updates} updates on {c.env_steps} recorded steps of {len(episodes)} episodes in "
+        f"{c.elapsed_s / 60:.1f} min; checkpoint: {args.out}/checkpoint.safetensors"
     )
     return 0
 

@@ -26,10 +26,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robonav.errors import PolicyError, RobonavError
-from robonav.types import Episode, Float, Observation, Policy, RobotSpec, Scene
+from robonav.types import Decision, Episode, Float, Observation, Policy, RobotSpec, Scene
 
 EnvFactory = Callable[[], Any]
 PolicyFactory = Callable[[], Policy]
+SUCCESS = "success"
 _STILL = np.zeros(3, np.float32)
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -41,6 +42,7 @@ class EpisodeOptions:
     spec: RobotSpec  # maps the policy's commands to the environment's actions
     scene: Scene | None = None  # this scene instead of the environment's scene number `seed`
     keep_scans: bool = False  # keep the lidar's scans in the recording, for a video
+    keep_failures: bool = False  # keep what was seen and decided where the outcome is no success
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,7 @@ class Recording:
     poses_world: Float  # (steps + 1, 3) x m, y m, yaw rad
     scans_m: Float | None = None  # (steps + 1, beams)
     movers_world: Float | None = None  # (steps + 1, movers, 3) x m, y m, yaw rad; None in scenes without movers
+    ticks: tuple[tuple[Observation, Decision | None], ...] | None = None  # the last one has no decision
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +78,15 @@ def record_episode(env: Any, policy: Policy, seed: int, options: EpisodeOptions)
     observation: Observation = env.unwrapped.observation()
     poses, scans = [_world_pose(scene, info, observation)], [observation.scan_m]
     moves, movers = [_motion(info)], [_movers(env)]
+    ticks: list[tuple[Observation, Decision | None]] = []
     decision_ms: list[float] = []
     reward, done = 0.0, False
     while not done:
         began_ns = time.perf_counter_ns()
         state, decision = policy.act(state, observation)
         decision_ms.append((time.perf_counter_ns() - began_ns) * 1e-6)
+        if options.keep_failures:
+            ticks.append((observation, decision))
         velocity = decision.command.velocity
         if not np.isfinite(velocity).all():
             raise PolicyError(f"policy '{policy.name}': command {velocity} is not finite (episode seed {seed})")
@@ -115,7 +121,8 @@ def record_episode(env: Any, policy: Policy, seed: int, options: EpisodeOptions)
     whole = options.keep_scans and all(s is not None for s in scans)
     scans_m = np.array(scans, np.float32) if whole else None
     movers_world = np.array(movers, np.float32) if scene.movers and movers[0] is not None else None
-    return Recording(episode, scene, poses_world, scans_m, movers_world)
+    seen = (*ticks, (observation, None)) if options.keep_failures and episode.outcome != SUCCESS else None
+    return Recording(episode, scene, poses_world, scans_m, movers_world, seen)
 
 
 def evaluate(

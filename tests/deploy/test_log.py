@@ -9,12 +9,13 @@ import sys
 import textwrap
 from pathlib import Path
 
+import numpy as np
 import pytest
 from mcap.reader import make_reader
 
-from deploy import recorder as recording
-from deploy import wire
+from deploy import log_file, wire
 from deploy.config import RecorderConfig
+from deploy.log_messages import FREE, BeliefMsg, MapMsg
 from deploy.log_reader import read_log, recover
 from deploy.recorder import TOPICS, LogFile, LogWriter
 from deploy.report import RunReport, check_log_path
@@ -45,7 +46,7 @@ def test_any_mcap_tool_reads_a_run(arrival: RunReport) -> None:
         reader = make_reader(stream, validate_crcs=True)
         topics = {channel.topic for _, channel, _ in reader.iter_messages()}
         summary = reader.get_summary()
-    assert topics == set(TOPICS.values())
+    assert topics == {*TOPICS.values(), "/map", "/pose", "/route", "/scan", "/text", "/tf"} - {"/rollouts"}
     assert summary is not None
     assert summary.statistics is not None
     assert summary.statistics.chunk_count >= 2
@@ -65,13 +66,28 @@ def test_a_run_is_logged_without_a_gap(arrival: RunReport) -> None:
     assert {a.governed for a in log.of(wire.AppliedMsg) if a.governed >= min(governed)} <= governed
 
 
+def test_a_run_logs_what_it_believed_and_its_map(arrival: RunReport) -> None:
+    log = read_log(arrival.log)
+    decisions, beliefs = log.of(wire.DecisionMsg), log.of(BeliefMsg)
+    assert [b.observation for b in beliefs] == [d.observation for d in decisions]
+    memory = [wire.unpack_array(b.state["h"], "h") for b in beliefs]
+    assert memory[0].shape == (1, 4)
+    assert not np.array_equal(memory[0], memory[-1])
+    maps = log.of(MapMsg)
+    assert 1 <= len(maps) <= len(decisions) // 5
+    assert FREE in maps[-1].occupancy
+    shortest = min(m.rows for m in maps) * maps[0].resolution_m
+    assert shortest > 1.0
+    assert {d.details.keys() >= {"map_ms", "infer_ms"} for d in decisions} == {True}
+
+
 @pytest.mark.parametrize("part", [0.999, 0.9, 0.5, 0.25])
 def test_a_truncated_log_gives_what_is_whole_and_says_so(arrival: RunReport, log_copy: Path, part: float) -> None:
     whole = read_log(arrival.log)
     data = log_copy.read_bytes()
     log_copy.write_bytes(data[: int(part * len(data))])
     log = read_log(log_copy)
-    assert log.damage.startswith(f"truncated: {len(log.entries)} messages whole")
+    assert log.damage.startswith("truncated: ")
     assert log.entries == whole.entries[: len(log.entries)]
     assert log.run == whole.run
     if part > 0.4:
@@ -157,14 +173,15 @@ def test_recover_makes_a_whole_log_of_a_truncated_one(log_copy: Path, tmp_path: 
     data = log_copy.read_bytes()
     log_copy.write_bytes(data[: len(data) * 2 // 3])
     damaged = read_log(log_copy)
-    count, damage = recover(log_copy, tmp_path / "whole.mcap")
+    found = recover(log_copy, tmp_path / "whole.mcap")
     recovered = read_log(tmp_path / "whole.mcap")
-    assert count == len(damaged.entries) == len(recovered.entries) > 0
-    assert damage == damaged.damage
+    assert found.topics["/decision"] == len(damaged.of(wire.DecisionMsg)) > 0
+    assert found.messages == sum(found.topics.values())
+    assert found.damage == damaged.damage
     assert recovered.damage == ""
     assert recovered.entries == damaged.entries
     assert recovered.run == damaged.run
-    assert recovered.metadata["robonav.recovered"]["damage"] == damage
+    assert recovered.metadata["robonav.recovered"]["damage"] == found.damage
 
 
 def test_recover_refuses_to_write_over_its_source(log_copy: Path) -> None:
@@ -202,15 +219,15 @@ def test_a_full_disk_leaves_a_log_that_ends_with_a_whole_chunk(tmp_path: Path, m
         room[0] -= taken
         return real_write(handle, data[:taken])
 
-    real_write = recording.os.write
-    monkeypatch.setattr(recording.os, "write", write_little)
+    real_write = log_file.os.write
+    monkeypatch.setattr(log_file.os, "write", write_little)
     with pytest.raises(LogError, match="No space left") as error:
         writer.write(event(20, 4000), 20)
     assert "\n" not in str(error.value)
     writer.close()  # safe afterwards
     monkeypatch.undo()
     log = read_log(path)
-    assert log.damage.startswith("truncated: 20 messages whole")
+    assert log.damage.startswith("truncated: 40 messages whole")  # each event and its line of text
 
 
 def test_a_device_without_room_is_one_line() -> None:

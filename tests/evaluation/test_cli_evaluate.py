@@ -59,6 +59,13 @@ def test_outputs_are_checked_before_the_run(capsys, tmp_path, flag):
     assert "expected a file" in refused(capsys, "--policy", "astar", flag, folder)
 
 
+def test_the_folder_for_logs_is_checked_before_the_run(capsys, tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("no folder")
+    assert "expected a folder" in refused(capsys, "--policy", "astar", "--log-failures", blocked)
+    assert "cannot write" in refused(capsys, "--policy", "astar", "--log-failures", blocked / "logs")
+
+
 @needs_barn
 @pytest.mark.parametrize(
     ("worlds", "says"),

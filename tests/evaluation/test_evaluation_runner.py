@@ -196,3 +196,15 @@ def test_what_was_drawn_for_an_episode_stands_in_it_and_in_the_summary(fakes, re
     assert [e.randomisation for e in episodes] == drawn
     assert report.summarise("forward", "line", 0, episodes)["randomisation"] == drawn
     assert "randomisation" not in report.summarise("forward", "line", 0, [r.episode for r in recordings])
+
+
+def test_what_was_seen_and_decided_is_kept_of_failures_alone(fakes):
+    trials = [runner.Trial(s, runner.EpisodeOptions(fakes.SPEC, keep_failures=True)) for s in SEEDS]
+    recordings = runner.run_trials(fakes.LineEnv, fakes.Forward, trials, workers=1)
+    assert {r.episode.outcome for r in recordings} >= {"success", "collision"}
+    for r in recordings:
+        assert (r.ticks is None) == (r.episode.outcome == "success")
+        if r.ticks is not None:
+            assert len(r.ticks) == r.episode.steps + 1
+            assert [decision is None for _, decision in r.ticks] == [False] * r.episode.steps + [True]
+            assert [observation.stamp_ns for observation, _ in r.ticks] == list(range(r.episode.steps + 1))

@@ -1,0 +1,114 @@
+"""Learning from recorded episodes alone: replay is filled once, then world model, actor and critic learn from it.
+
+Actor and critic act in dreams only, which is the training of World Models (Ha and Schmidhuber, 2018) on DreamerV3's
+losses; nothing is simulated. An episode is a mapping of (n, ...) arrays: the policy's inputs, and beside the
+observation of a step the reward and ending that came with it and the action taken after it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from robonav.config import to_mapping
+from robonav.errors import CheckpointError, ShapeError, explain
+from robonav.files import write_json_atomic
+from robonav.learning.checkpoint import RESUME_FILE
+from robonav.learning.config import CollectConfig, EvaluationConfig, KickstartConfig, TrainConfig
+from robonav.learning.curriculum import CurriculumConfig
+from robonav.learning.replay import OPTIONAL, Replay, step_shapes
+from robonav.learning.runlog import RunLog
+from robonav.learning.streams import Arrays
+from robonav.learning.trainer import Trainer
+from robonav.types import RobotSpec
+
+
+def offline_config(config: TrainConfig, steps: int) -> TrainConfig:
+    """A run's configuration without what simulates: one stream, which holds all `steps`."""
+    return replace(
+        config,
+        collect=replace(CollectConfig(), workers=0, envs=1, greedy_envs=0, prefill=0),
+        kickstart=KickstartConfig(),
+        curriculum=CurriculumConfig(),
+        evaluation=EvaluationConfig(),
+        replay_steps=max(config.length, steps),
+    )
+
+
+def joined(episodes: Sequence[Arrays], spec: RobotSpec) -> Arrays:
+    """(1, n, ...) arrays of episodes that follow each other in one stream.
+
+    Raises:
+        ShapeError: an episode lacks an array, or has one of another layout; one line.
+    """
+    shapes = {name: shape for name, shape in step_shapes(spec).items() if name not in OPTIONAL}
+    for number, episode in enumerate(episodes):
+        n = len(episode.get("first", ()))
+        for name, shape in shapes.items():
+            where = f"episode {number}: {name} for robot '{spec.name}'"
+            if name not in episode:
+                raise ShapeError(explain(where, (n, *shape), "nothing", "choose another --robot"))
+            if episode[name].shape != (n, *shape):
+                raise ShapeError(explain(where, (n, *shape), episode[name].shape, "choose another --robot"))
+    names = [*shapes, *(name for name in OPTIONAL if all(name in episode for episode in episodes))]
+    return {name: np.concatenate([episode[name] for episode in episodes])[None] for name in names}
+
+
+def fill(replay: Replay, episodes: Sequence[Arrays], spec: RobotSpec) -> int:
+    """Puts episodes into a replay of one stream; their steps in all.
+
+    Raises:
+        ShapeError: see `joined`.
+    """
+    chunk = joined(episodes, spec)
+    replay.add(chunk)
+    return int(chunk["first"].size)
+
+
+def train_offline(
+    config: TrainConfig, spec: RobotSpec, episodes: Sequence[Arrays], folder: Path, resume: bool = False
+) -> Trainer:
+    """Trains on recorded episodes to the budget; leaves what `trainer.train` leaves in `folder`.
+
+    Raises:
+        ShapeError: the episodes are of another layout, or hold fewer steps than a sequence.
+        CheckpointError: `folder` holds a run already and `resume` is off, or one that does not fit.
+        RobonavError: the disk is full; the last checkpoint stands.
+    """
+    steps = sum(len(episode["first"]) for episode in episodes)
+    if steps < config.length:
+        do = "record more, or lower --length"
+        raise ShapeError(explain("recorded steps", f"at least {config.length}, a sequence", steps, do))
+    if not resume and (folder / RESUME_FILE).exists():
+        raise CheckpointError(f"{folder}: holds a run already; add --resume to continue it or choose another --out")
+    torch.set_num_threads(config.threads)
+    config = offline_config(config, steps)
+    trainer = Trainer(config, spec, folder)
+    if resume:
+        trainer.restore(folder)
+    else:
+        trainer.replay.clear()
+        trainer.counters.env_steps = fill(trainer.replay, episodes, spec)
+    write_json_atomic(folder / "config.json", to_mapping(config))
+    with RunLog(folder, config, trainer.counters) as log:
+        _loop(trainer, folder, log)
+    return trainer
+
+
+def _loop(trainer: Trainer, folder: Path, log: RunLog) -> None:
+    config, counters = trainer.config, trainer.counters
+    begin = time.monotonic() - counters.elapsed_s
+    last = counters.updates >= config.updates
+    while not last:
+        scalars = [trainer.safe_update(folder) for _ in range(config.updates_per_iteration)]
+        counters.iteration += 1
+        counters.elapsed_s = time.monotonic() - begin
+        last = counters.updates >= config.updates or 0 < config.max_minutes * 60 <= counters.elapsed_s
+        log.iteration(counters, scalars, last)
+        if last or counters.updates % config.checkpoint_every == 0:
+            trainer.save(folder)
