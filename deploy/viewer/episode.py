@@ -105,7 +105,7 @@ def episode_of(log: Log) -> Episode:
     Raises:
         LogError: it names no run, or no robot that this version knows.
     """
-    stamps = [m.stamp_ns for kind in _STREAMS for m in log.of(kind)]
+    stamps = _stamps_ns(log)
     start_ns, end_ns = min(stamps, default=0), max(stamps, default=0)
     sensed = _sensed(log.of(wire.ObservationMsg), start_ns)
     return Episode(
@@ -124,7 +124,14 @@ def episode_of(log: Log) -> Episode:
     )
 
 
-_STREAMS = (wire.ObservationMsg, wire.DecisionMsg, wire.GovernedMsg, wire.StatusMsg)
+def start_ns_of(log: Log) -> int:
+    """The stamp that a log's seconds count from; 0 for an empty one."""
+    return min(_stamps_ns(log), default=0)
+
+
+def _stamps_ns(log: Log) -> list[int]:
+    streams = (wire.ObservationMsg, wire.DecisionMsg, wire.GovernedMsg, wire.StatusMsg)
+    return [m.stamp_ns for kind in streams for m in log.of(kind)]
 
 
 def robot_of(log: Log) -> RobotSpec:

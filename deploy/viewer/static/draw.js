@@ -78,4 +78,4 @@ function element(tag, attributes = {}, ...children) {
   return node;
 }
 
-const fixed = (value, digits = 2) => value === null || value === undefined || !Number.isFinite(value) ? '–' : value.toFixed(digits).replace('-', '−');
+const fixed = (value, digits = 2) => value === null || value === undefined || !Number.isFinite(value) ? '–' : (value.toFixed(digits).replace(/^-(?=0\.?0*$)/, '')).replace('-', '−');
