@@ -49,7 +49,7 @@ class Extras:
 
 
 def discounted(reward: NDArray[Any], discount: float) -> Floats:
-    """(T,) sums over j >= 1 of discount^(j - 1) r_{t + j}: what is still to come after each tick."""
+    """(T,) sums over j >= 1 of discount^(j - 1) r_{t + j}: what is still to come after each tick; 0 at the last."""
     out = np.zeros(len(reward))
     for t in range(len(reward) - 2, -1, -1):
         out[t] = reward[t + 1] + discount * out[t + 1]

@@ -1,4 +1,4 @@
-// Curves over time. What does not change is drawn once; a frame copies it and adds the moment.
+// Curves over time. They are drawn once; a frame only moves the line of the moment.
 
 const PAD = { left: 38, right: 8, top: 5, bottom: 13 };
 
@@ -43,17 +43,19 @@ class Chart {
     this.curve = curve;
     this.canvas = element('canvas', { role: 'img' });
     this.key = element('div', { class: 'key' });
+    this.cursor = element('div', { class: 'cursor' });
+    this.plot = element('div', { class: 'plot' }, this.canvas, this.cursor);
     this.word = element('p', { class: 'empty', hidden: true });
     this.node = element('section', { class: 'chart', 'data-curve': curve.id, 'aria-label': curve.title },
-      element('header', {}, element('h2', {}, curve.title, ' ', element('span', {}, curve.unit)), this.key), this.canvas, this.word);
-    this.still = document.createElement('canvas');
+      element('header', {}, element('h2', {}, curve.title, ' ', element('span', {}, curve.unit)), this.key), this.plot, this.word);
     this.listen();
   }
 
   take() {
     this.series = player.logs.map(log => seriesOf(this.curve, log));
     const empty = this.series.every(s => !s.length);
-    this.canvas.hidden = empty;
+    this.plot.hidden = empty;
+    this.empty = empty;
     this.node.classList.toggle('bare', empty);
     this.word.hidden = !empty;
     this.word.textContent = player.logs.map(l => l.meta.absent[this.curve.id]).find(Boolean) || 'Not in this log.';
@@ -99,20 +101,17 @@ class Chart {
     this.y = v => bottom - Math.min(1.02, Math.max(-0.02, share(v))) * (bottom - top);
   }
 
-  // Everything but the moment, on a canvas of its own.
-  prepareStill(w, h, span) {
+  drawStill(w, h, span) {
     const made = [w, h, ...span, colourVersion, player.version].join();
     if (made === this.made) return;
     this.made = made;
-    const ratio = this.canvas.width / w;
-    this.still.width = this.canvas.width;
-    this.still.height = this.canvas.height;
-    const c = this.still.getContext('2d');
-    c.setTransform(ratio, 0, 0, ratio, 0, 0);
+    const [c] = prepared(this.canvas);
     this.drawAxes(c, w, h, span);
+    c.save();
     c.beginPath(); c.rect(PAD.left, 0, w - PAD.left - PAD.right, h); c.clip();
     if (this.curve.id === 'latency') this.drawDeadlines(c, h);
     this.series.forEach((list, which) => list.forEach(s => this.drawLine(c, s, which, span)));
+    c.restore();
   }
 
   drawAxes(c, w, h, [a, b]) {
@@ -165,37 +164,24 @@ class Chart {
   }
 
   draw(t) {
-    if (this.canvas.hidden || !this.visible) return;
-    const [c, w, h] = prepared(this.canvas);
+    if (this.empty || !this.visible) return;
+    const [w, h] = sizeOf(this.canvas);
     if (!w) return;
     const span = this.span();
     this.place(w, h, span);
-    this.prepareStill(w, h, span);
-    c.save(); c.setTransform(1, 0, 0, 1, 0, 0); c.drawImage(this.still, 0, 0); c.restore();
-    const x = this.x(t);
-    c.fillStyle = colours.text;
-    c.globalAlpha = 0.55;
-    c.fillRect(Math.round(x), 0, 1, h - PAD.bottom);
-    c.globalAlpha = 1;
-    this.series.forEach(list => list.forEach(s => this.drawDot(c, s, x, t)));
+    this.drawStill(w, h, span);
+    this.cursor.style.transform = `translateX(${this.x(t)}px)`;
     this.named.forEach((named, i) => {
-      const texts = this.series.map(list => list.find(s => s.name === named.name)).filter(Boolean).map(s => fixed(valueAt(s, t), this.curve.log ? 1 : 2));
-      const text = texts.join(' | ');
-      if (this.values[i].textContent !== text) this.values[i].textContent = text;
+      const there = this.series.map(list => list.find(s => s.name === named.name)).filter(Boolean);
+      const text = there.map(s => short(valueAt(s, t), this.curve.log ? 1 : 2)).join(' | ');
+      if (this.values[i].dataset.text !== text) this.values[i].dataset.text = this.values[i].textContent = text;
     });
-  }
-
-  drawDot(c, s, x, t) {
-    const v = valueAt(s, t);
-    if (!Number.isFinite(v)) return;
-    c.fillStyle = colours[s.colour];
-    c.beginPath(); c.arc(x, this.y(v), 2.6, 0, 7); c.fill();
   }
 
   listen() {
     const toTime = e => {
       const [a, b] = this.span();
-      seek(a + (e.offsetX - PAD.left) / (this.canvas.clientWidth - PAD.left - PAD.right) * (b - a));
+      seek(a + (e.offsetX - PAD.left) / (sizeOf(this.canvas)[0] - PAD.left - PAD.right) * (b - a));
     };
     this.canvas.addEventListener('pointerdown', e => { this.canvas.setPointerCapture(e.pointerId); setPlaying(false); toTime(e); });
     this.canvas.addEventListener('pointermove', e => { if (e.buttons) toTime(e); });

@@ -27,10 +27,25 @@ function ramp(share) {
   return `rgb(${mixed(rgb(colours[low]), rgb(colours[high]), s % 1 || (s >= 2 ? 1 : 0))})`;
 }
 
+// Sizes in CSS pixels, told by the browser when they change: asking for them in every frame would lay out the page each time.
+const sizes = new WeakMap();
+const sizeObserver = new ResizeObserver(entries => {
+  for (const entry of entries) sizes.set(entry.target, [entry.contentRect.width, entry.contentRect.height]);
+  redraw();
+});
+
+function sizeOf(canvas) {
+  if (!sizes.has(canvas)) {
+    sizes.set(canvas, [canvas.clientWidth, canvas.clientHeight]);
+    sizeObserver.observe(canvas);
+  }
+  return sizes.get(canvas);
+}
+
 // A context in CSS pixels, and the canvas's size in them.
 function prepared(canvas) {
   const ratio = Math.min(window.devicePixelRatio || 1, 2.5);
-  const [w, h] = [canvas.clientWidth, canvas.clientHeight];
+  const [w, h] = sizeOf(canvas);
   const [pw, ph] = [Math.round(w * ratio), Math.round(h * ratio)];
   if (canvas.width !== pw || canvas.height !== ph) { canvas.width = pw; canvas.height = ph; }
   const context = canvas.getContext('2d');
@@ -79,3 +94,6 @@ function element(tag, attributes = {}, ...children) {
 }
 
 const fixed = (value, digits = 2) => value === null || value === undefined || !Number.isFinite(value) ? '–' : (value.toFixed(digits).replace(/^-(?=0\.?0*$)/, '')).replace('-', '−');
+
+// The same, with more digits for what is small.
+const short = (value, digits) => fixed(value, Math.abs(value) < 0.1 && Math.abs(value) >= 1e-5 ? Math.max(digits, 4) : digits);

@@ -109,7 +109,7 @@ function listen() {
   slider.addEventListener('input', () => { if (player.playing) setPlaying(false); seek(slider.valueAsNumber); });
   document.getElementById('speed').addEventListener('change', e => { player.speed = Number(e.target.value); });
   const area = document.getElementById('lanes');
-  const toTime = e => seek((e.offsetX - 7) / (area.clientWidth - 14) * player.duration);
+  const toTime = e => seek((e.offsetX - 7) / (sizeOf(area)[0] - 14) * player.duration);
   area.addEventListener('pointerdown', e => { area.setPointerCapture(e.pointerId); setPlaying(false); toTime(e); });
   area.addEventListener('pointermove', e => { if (e.buttons) toTime(e); });
   document.addEventListener('keydown', onKey);
@@ -125,7 +125,7 @@ async function poll() {
   state.hidden = false;
   let wait = 1000;
   try {
-    const answer = await fetch(`${live.url}?have=${live.at}`, { cache: 'no-store' });
+    const answer = await fetch(`${live.url}${live.url.includes('?') ? '&' : '?'}have=${live.at}`, { cache: 'no-store' });
     if (answer.status === 200) {
       live.at = answer.headers.get('X-Ticks') || 0;
       take([await readBlock(await answer.arrayBuffer())]);

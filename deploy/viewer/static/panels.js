@@ -20,10 +20,19 @@ const timeline = {
     this.made = '';
   },
 
-  // Lanes are inset by half of the slider's thumb, so that it stands under its moment.
+  // Lanes are inset by half of the slider's thumb, so that it stands under its moment. They are drawn when they change.
   draw(t) {
-    const [c, w, h] = prepared(this.canvas);
+    const [w, h] = sizeOf(this.canvas);
     if (!w) return;
+    document.getElementById('moment').style.transform = `translateX(${7 + t / (player.duration || 1) * (w - 14)}px)`;
+    this.drawClock(t);
+    const made = [w, h, colourVersion, player.version, [...player.hidden], [...player.kinds]].join();
+    if (made !== this.made) this.drawLanes();
+    this.made = made;
+  },
+
+  drawLanes() {
+    const [c, w, h] = prepared(this.canvas);
     const lane = h / (this.rows.length + 1);
     const x = s => 7 + s / (player.duration || 1) * (w - 14);
     c.fillStyle = colours.line;
@@ -41,9 +50,6 @@ const timeline = {
     });
     c.globalAlpha = 1;
     if (!player.hidden.has('events')) for (const e of shownEvents()) symbol(c, e.kind, x(e.t), lane / 2 - 0.5, Math.min(5, lane / 2.6));
-    c.fillStyle = colours.text;
-    c.fillRect(Math.round(x(t)) - 0.5, 0, 1.5, h);
-    this.drawClock(t);
   },
 
   drawClock(t) {
@@ -181,9 +187,11 @@ const dream = {
 
   draw(t) {
     if (!this.log) return;
-    const [c, w, h] = prepared(this.canvas);
     const i = indexAt(this.log.a.dream_t, t);
-    if (!w || i < 0) return;
+    const made = [i, ...sizeOf(this.canvas), colourVersion, player.version].join();
+    if (i < 0 || made === this.made) return;
+    this.made = made;
+    const [c, w, h] = prepared(this.canvas);
     const rows = [['lidar', 'odd', 'dream_lidar', 'm'], ['lidar if nothing changed', 'fourth', 'dream_held', 'm'], ['pose', 'governed', 'dream_pose', 'm'], ['chance of a collision', 'bad', 'dream_collision', '']]
       .filter(([, , name]) => this.log.has(name));
     const steps = this.log.a.dream_lidar.shape[1], dt = this.log.meta.robot.period_ms / 1000;
