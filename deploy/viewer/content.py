@@ -226,7 +226,7 @@ def _absent(arrays: Arrays) -> dict[str, str]:
     elif "scan" not in arrays:
         found["clearance"] = found["scan"] = "No observation has a scan: the robot had no lidar, or it was silent."
     if "depth" not in arrays:
-        found["depth"] = "No observation has a depth image: this robot was driven without its camera."
+        found["depth"] = "No observation has a depth image: driven without a camera."
     if not len(arrays["dec_t"]):
         found["value"] = found["latency"] = found["route"] = "The log holds no decision."
     return found

@@ -8,8 +8,8 @@ const CURVES = [
   { id: 'vy', title: 'Sideways', unit: 'm/s', zero: true, column: 1, parts: 'velocity' },
   { id: 'yaw', title: 'Turn', unit: 'rad/s', zero: true, column: 2, parts: 'velocity' },
   { id: 'value', title: 'Value', unit: '', parts: [['critic', 'governed', 'value', 'dec_t'], ['return from here', 'measured', 'real_return', 'obs_t'], ['imagined', 'fifth', 'dream_return', 'dream_t']] },
-  { id: 'reward', title: 'Reward', unit: 'a tick', parts: [['estimated', 'measured', 'reward', 'obs_t']] },
-  { id: 'uncertainty', title: 'Uncertainty', unit: '', from: 0, parts: [['disagreement of the priors', 'odd', 'roll_doubt', 'roll_t']] },
+  { id: 'reward', title: 'Reward', unit: 'a tick', fine: true, parts: [['estimated', 'measured', 'reward', 'obs_t']] },
+  { id: 'uncertainty', title: 'Uncertainty', unit: '', fine: true, from: 0, parts: [['disagreement of the priors', 'odd', 'roll_doubt', 'roll_t']] },
   { id: 'error', title: 'Model error', unit: 'm, lidar', from: 0, parts: 'dream' },
   { id: 'clearance', title: 'Clearance', unit: 'm', from: 0, top: 2, parts: [['body to nearest hit', 'scan', 'clearance', 'obs_t']] },
   { id: 'latency', title: 'Latency', unit: 'ms, deadline dashed', log: true, parts: 'latency' },
@@ -83,7 +83,7 @@ class Chart {
     if (this.curve.zero) { low = Math.min(low, 0); high = Math.max(high, 0); }
     if (this.curve.from !== undefined) low = this.curve.from;
     if (this.curve.top) high = Math.min(high, this.curve.top);
-    const room = Math.max((high - low) * 0.08, 1e-3);
+    const room = Math.max((high - low) * 0.08, this.curve.zero ? 0.1 : 1e-3);
     return [this.curve.from !== undefined ? low : low - room, high + room];
   }
 
@@ -123,7 +123,7 @@ class Chart {
     for (const v of this.curve.log ? decades(...this.range) : ticks(...this.range, h > 80 ? 4 : 3)) {
       const y = Math.round(this.y(v)) + 0.5;
       c.beginPath(); c.moveTo(PAD.left, y); c.lineTo(w - PAD.right, y); c.stroke();
-      c.fillText(String(+v.toPrecision(3)).replace('-', '−'), PAD.left - 5, y);
+      c.fillText((Math.abs(v) >= 1000 ? `${v / 1000}k` : String(+v.toPrecision(3))).replace('-', '−'), PAD.left - 5, y);
     }
     c.textAlign = 'center'; c.textBaseline = 'bottom';
     for (const t of ticks(a, b, Math.max(2, Math.floor(w / 90)))) c.fillText(`${+t.toPrecision(4)} s`, Math.max(this.x(t), PAD.left + 8), h + 1);
@@ -173,7 +173,7 @@ class Chart {
     this.cursor.style.transform = `translateX(${this.x(t)}px)`;
     this.named.forEach((named, i) => {
       const there = this.series.map(list => list.find(s => s.name === named.name)).filter(Boolean);
-      const text = there.map(s => short(valueAt(s, t), this.curve.log ? 1 : 2)).join(' | ');
+      const text = there.map(s => (this.curve.fine ? short : fixed)(valueAt(s, t), this.curve.log ? 1 : 2)).join(' | ');
       if (this.values[i].dataset.text !== text) this.values[i].dataset.text = this.values[i].textContent = text;
     });
   }

@@ -153,7 +153,8 @@ const depth = {
     const shown = player.logs.filter(l => l.has('depth'));
     if (!shown.length) return place.replaceChildren(element('p', { class: 'empty' }, player.logs[0].meta.absent.depth || 'No depth image in this log.'));
     this.canvases = shown.map(log => ({ log, canvas: element('canvas', { role: 'img', 'aria-label': `Depth image of ${log.meta.name}, near is dark`, style: `--ratio:${log.a.depth.shape[2]}/${log.a.depth.shape[1]}` }), shown: -1 }));
-    place.replaceChildren(...this.canvases.map(d => d.canvas), element('p', { class: 'quiet' }, `0 to ${fixed(shown[0].meta.robot.depth_range_m, 1)} m, near is dark`));
+    place.replaceChildren(...this.canvases.map(d => d.canvas));
+    document.getElementById('depth-range').textContent = `to ${fixed(shown[0].meta.robot.depth_range_m, 1)} m, near is dark`;
   },
 
   draw(t) {
@@ -181,8 +182,11 @@ const dream = {
     const place = document.getElementById('dream');
     if (!this.log) return place.replaceChildren(element('p', { class: 'empty' }, player.logs[0].meta.absent.error || 'No dreams were rolled.'));
     this.canvas = element('canvas', { role: 'img', 'aria-label': 'Error of the dream from this moment by horizon' });
-    this.words = element('p', { class: 'quiet' });
-    place.replaceChildren(this.canvas, this.words);
+    this.rows = [['lidar', 'odd', 'dream_lidar'], ['lidar held', 'fourth', 'dream_held'], ['pose', 'governed', 'dream_pose'], ['collision', 'bad', 'dream_collision']].filter(([, , name]) => this.log.has(name));
+    const key = element('div', { class: 'key' }, ...this.rows.map(([label, colour]) => element('span', { style: `--c:var(--${colour})` }, element('i'), label)));
+    this.words = document.getElementById('dream-return');
+    place.replaceChildren(key, this.canvas);
+    this.made = '';
   },
 
   draw(t) {
@@ -192,25 +196,22 @@ const dream = {
     if (i < 0 || made === this.made) return;
     this.made = made;
     const [c, w, h] = prepared(this.canvas);
-    const rows = [['lidar', 'odd', 'dream_lidar', 'm'], ['lidar if nothing changed', 'fourth', 'dream_held', 'm'], ['pose', 'governed', 'dream_pose', 'm'], ['chance of a collision', 'bad', 'dream_collision', '']]
-      .filter(([, , name]) => this.log.has(name));
     const steps = this.log.a.dream_lidar.shape[1], dt = this.log.meta.robot.period_ms / 1000;
     const row = name => this.log.a[name].subarray(i * steps, (i + 1) * steps);
-    const high = Math.max(0.2, ...rows.flatMap(([, , name]) => [...row(name)].filter(Number.isFinite)));
-    const x = k => 26 + (k + 1) / steps * (w - 34), y = v => h - 16 - Math.min(1, v / high) * (h - 28);
+    const high = Math.max(0.2, ...this.rows.flatMap(([, , name]) => [...row(name)].filter(Number.isFinite)));
+    const x = k => 26 + (k + 1) / steps * (w - 34), y = v => h - 15 - Math.min(1, v / high) * (h - 22);
     c.font = '10px system-ui, sans-serif';
     c.fillStyle = colours.quiet; c.strokeStyle = colours.line;
     for (const v of ticks(0, high, 3)) { c.beginPath(); c.moveTo(26, y(v)); c.lineTo(w - 8, y(v)); c.stroke(); c.fillText(String(+v.toPrecision(2)), 2, y(v) + 3); }
     c.textAlign = 'right'; c.fillText(`${fixed(steps * dt, 1)} s ahead`, w - 8, h - 3); c.textAlign = 'left';
-    rows.forEach(([label, colour, name], j) => {
-      c.strokeStyle = c.fillStyle = colours[colour];
+    for (const [, colour, name] of this.rows) {
+      c.strokeStyle = colours[colour];
       c.lineWidth = 1.6;
       c.beginPath();
       row(name).forEach((v, k) => { if (Number.isFinite(v)) c.lineTo(x(k), y(v)); });
       c.stroke();
-      c.fillText(label, 34, 12 + 12 * j);
-    });
+    }
     const said = this.log.a.dream_return, came = this.log.row('real_return', 'obs_t', t);
-    this.words.textContent = `return imagined ${fixed(said && said[i])}, came ${fixed(came && came[0])}`;
+    this.words.textContent = `m ahead; return ${fixed(said && said[i])}, came ${fixed(came && came[0])}`;
   },
 };

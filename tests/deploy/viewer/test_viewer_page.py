@@ -142,7 +142,7 @@ def test_a_phones_width_scrolls_one_way_only(drive: Path, beside: Path, open_pag
     for page in (drive, beside):
         tab = open_page(page, width=375, height=740, has_touch=True)
         assert tab.page.evaluate("document.documentElement.scrollWidth") <= 375
-        for selector in ("#play", "#time", ".map canvas"):
+        for selector in ("#play", "#time", "#speed", ".map canvas"):
             box = tab.page.locator(selector).first.bounding_box()
             assert box["x"] >= 0
             assert box["x"] + box["width"] <= 375
@@ -217,7 +217,7 @@ def test_a_log_that_lacks_something_says_so(
 def test_a_log_without_a_camera_or_lidar_says_so(make_log: Any, tmp_path: Path, open_page: Open) -> None:
     write_page([view(make_log("blind.mcap", seconds=1.0, depth=False, scan=False))], tmp_path / "a.html")
     tab = open_page(tmp_path / "a.html")
-    assert "without its camera" in tab.page.inner_text("#depth")
+    assert "without a camera" in tab.page.inner_text("#depth")
     assert "no lidar" in tab.page.inner_text("[data-curve=clearance]")
     assert tab.page.is_disabled("[data-layer=scan]")
 
