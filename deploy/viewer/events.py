@@ -89,9 +89,7 @@ def events_of(episode: Episode, clearance: Floats | None, error: tuple[Floats, F
     if error is not None:
         found += _large(*error)
     judged = any(e.kind in ("arrived", "collision") for e in found)
-    found += [
-        Event(n.t_s, "note", f"{n.kind}: {n.text}") for n in episode.notes if not (judged and n.kind == "end")
-    ]
+    found += [Event(n.t_s, "note", f"{n.kind}: {n.text}") for n in episode.notes if not (judged and n.kind == "end")]
     return _thinned(sorted(found, key=lambda e: e.t_s))
 
 

@@ -1,4 +1,4 @@
-"""What the world model of a bundle imagines along a log: the planner's own candidates, or the actor's and constant ones.
+"""What a bundle's world model imagines along a log: the planner's own candidates, or the actor's and constant ones.
 
 The bundle's ``dreams.onnx`` is asked, so no torch is needed. Shape letters: K candidates, L steps.
 """

@@ -33,7 +33,7 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
 LEAST_S = 1.0  # between two readings of the log
 SHARE = 0.2  # of a core that reading may take
 LAST_S = 3.0  # after the run, for pages to fetch its end
-ABSENT = {name: "Not while the robot drives: replay the log for it." for name in ("reward", "uncertainty", "error")}
+ABSENT = dict.fromkeys(("reward", "uncertainty", "error"), "Not while the robot drives: replay the log for it.")
 
 
 class LiveLog:
@@ -112,7 +112,9 @@ class LiveServer(ThreadingHTTPServer):
             super().__init__((host, port), _Handler)
         except OSError as error:
             reason = error.strerror or str(error)
-            raise LinkError(explain(f"view: {host}:{port}", "an address to listen on", reason, "choose another")) from None
+            raise LinkError(
+                explain(f"view: {host}:{port}", "an address to listen on", reason, "choose another")
+            ) from None
 
     @property
     def url(self) -> str:

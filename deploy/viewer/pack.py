@@ -21,7 +21,9 @@ DTYPES = {"float32": "f4", "int32": "i4", "uint32": "u4", "int16": "i2", "uint16
 LEVEL = 6  # of gzip; 9 takes four times as long for 2 %
 
 
-def pack(meta: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], differences: frozenset[str] = frozenset()) -> bytes:
+def pack(
+    meta: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], differences: frozenset[str] = frozenset()
+) -> bytes:
     """One block.
 
     Args:

@@ -75,5 +75,5 @@ def _governed(found: Regoverned) -> list[str]:
         *table(rows),
         f"let through {found.distance_logged_m:.2f} m, now {found.distance_m:.2f} m; they part {first}, by up to "
         f"{found.largest_mps:.2f} m/s",
-        f"(governing again under the logged limits gives the logged command in {100 * found.agreement:.0f} % of cycles)",
+        f"(governed again under the logged limits, {100 * found.agreement:.0f} % of cycles give the logged command)",
     ]

@@ -54,7 +54,9 @@ def status_line(stream: Any) -> Callable[[StatusMsg], None] | None:
             return
         last = now
         x, y = status.position_odom_m
-        words = f"{now - began:6.1f} s   x {x:6.2f}  y {y:6.2f} m   {status.speed_mps:4.2f} m/s   late {status.late_ticks}"
+        words = (
+            f"{now - began:6.1f} s   x {x:6.2f}  y {y:6.2f} m   {status.speed_mps:4.2f} m/s   late {status.late_ticks}"
+        )
         stream.write(f"\r\x1b[K{words}")
         stream.flush()
 

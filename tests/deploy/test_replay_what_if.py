@@ -136,9 +136,7 @@ def test_the_command_tells_what_if(arrival: RunReport, capsys: pytest.CaptureFix
         command.main([arrival.log, "--governor", "fast", "--no-picture"])
 
 
-def test_a_folder_is_a_regression_test(
-    arrival: RunReport, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_folder_is_a_regression_test(arrival: RunReport, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copy(arrival.log, tmp_path / "a.mcap")
     shutil.copy(arrival.log, tmp_path / "b.mcap")
     assert command.main([str(tmp_path)]) == 0

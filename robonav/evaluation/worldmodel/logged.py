@@ -84,7 +84,9 @@ def dreams_of(agent: Agent, episode: Recorded, spec: RobotSpec, horizon: int, ev
     starts = choose_starts([episode], every, warm_up=0, seed=0)
     if not len(starts.tick):
         none = np.zeros((0, horizon), np.float32)
-        return LoggedDreams(starts.tick, none, none, none, none, none, none[:, 0], np.zeros((0, horizon + 1, 2)))
+        return LoggedDreams(
+            starts.tick, none, none, none, none, none, none[:, 0], np.zeros((0, horizon + 1, 2), np.float32)
+        )
     states = follow(agent, [episode], [episode.inputs], starts).states
     assert states is not None
     actions = recorded_actions([episode], starts, horizon)

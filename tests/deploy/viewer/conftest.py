@@ -157,10 +157,11 @@ class Tab:
 def browser() -> Iterator[Any]:
     """Real headless Chromium."""
     api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install 'robonav[dev]'")
-    found = next(filter(None, map(shutil.which, CHROMIUM)), None)
-    if found is None:
-        pytest.skip("no chromium on the path: apt-get install chromium")
     with api.sync_playwright() as playwright:
+        own = playwright.chromium.executable_path
+        found = next(filter(None, map(shutil.which, CHROMIUM)), own if Path(own).exists() else None)
+        if found is None:
+            pytest.skip("no chromium on the path: apt-get install chromium")
         chromium = playwright.chromium.launch(executable_path=found, args=[*FLAGS, "--disable-sync"])
         yield chromium
         chromium.close()
@@ -180,7 +181,9 @@ def open_page(browser: Any) -> Iterator[Callable[..., Tab]]:
         page.on("console", lambda m: tab.errors.append(m.text) if m.type in ("error", "warning") else None)
         page.on("pageerror", lambda e: tab.errors.append(str(e)))
         allowed = where.as_uri() if isinstance(where, Path) else where.split("?")[0]
-        page.on("request", lambda r: None if r.url.startswith((allowed, "data:", "blob:")) else tab.errors.append(r.url))
+        page.on(
+            "request", lambda r: None if r.url.startswith((allowed, "data:", "blob:")) else tab.errors.append(r.url)
+        )
         page.goto(where.as_uri() if isinstance(where, Path) else where)
         if wait:
             page.wait_for_selector("body[data-ready]", state="attached")

@@ -154,7 +154,9 @@ def test_a_run_shows_itself(tiny_bundle: Path, tmp_path: Path) -> None:
     words = ["--bundle", str(tiny_bundle), "--driver", "point", "--log", str(tmp_path / "run.mcap"), "--view"]
     pipe = subprocess.PIPE
     seen = 0
-    with subprocess.Popen([sys.executable, "-m", "robonav", "run", *words], stdout=pipe, stderr=pipe, text=True) as process:
+    with subprocess.Popen(
+        [sys.executable, "-m", "robonav", "run", *words], stdout=pipe, stderr=pipe, text=True
+    ) as process:
         assert process.stderr is not None
         line = process.stderr.readline()
         assert line.startswith("robonav: view: http://127.0.0.1:"), line

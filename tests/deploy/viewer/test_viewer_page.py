@@ -33,7 +33,8 @@ def beside(make_log: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def ink(tab: Any, selector: str) -> int:
     """How many different colours a canvas shows."""
-    script = """s => { const c = document.querySelector(s); const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;
+    script = """s => { const c = document.querySelector(s);
+        const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;
         return new Set(new Uint32Array(d.buffer)).size; }"""
     return int(tab.page.evaluate(script, selector))
 
@@ -103,7 +104,10 @@ def test_what_the_governor_did_is_told_at_its_time(drive: Path, open_page: Open)
     names = tab.page.locator("#lane-names button").all_inner_texts()
     assert [re.sub(r"\s+", " ", n).strip() for n in names] == ["events 3", "stopped: obstacle 1.0 s", "speed 7.0 s"]
     for moment, reason in ((2.5, "stopped: obstacle"), (6.0, "speed")):
-        tab.page.evaluate("t => { const s = document.getElementById('time'); s.value = t; s.dispatchEvent(new Event('input')); }", moment)
+        tab.page.evaluate(
+            "t => { const s = document.getElementById('time'); s.value = t; s.dispatchEvent(new Event('input')); }",
+            moment,
+        )
         tab.settle()
         row = tab.page.locator("#readout tr", has_text="Governor").first.inner_text()
         assert reason in row
@@ -161,7 +165,9 @@ def test_dark_follows_the_system_and_the_switch(drive: Path, open_page: Open) ->
     light, dark = open_page(drive, color_scheme="light"), open_page(drive, color_scheme="dark")
     assert background(light) != background(dark)
     middle = "const c = document.querySelector('.map canvas'); const m = c.getContext('2d')"
-    pixel = f"(() => {{ {middle}.getImageData(c.width / 2 + 60, c.height / 2, 1, 1).data; return m[0] + m[1] + m[2]; }})()"
+    pixel = (
+        f"(() => {{ {middle}.getImageData(c.width / 2 + 60, c.height / 2, 1, 1).data; return m[0] + m[1] + m[2]; }})()"
+    )
     assert light.page.evaluate(pixel) > dark.page.evaluate(pixel)
     for _ in range(2):  # light, then dark
         light.press("t")
@@ -172,21 +178,18 @@ def test_dark_follows_the_system_and_the_switch(drive: Path, open_page: Open) ->
 
 def test_it_can_be_used_without_a_mouse(drive: Path, open_page: Open) -> None:
     tab = open_page(drive)
+    label = "e.getAttribute('aria-label') || e.textContent.trim()"
     reached = []
     for _ in range(60):
         tab.page.keyboard.press("Tab")
-        reached.append(
-            tab.page.evaluate("(e => [e.id || e.className || e.tagName, e.getAttribute('aria-label') || e.textContent.trim()])(document.activeElement)")
-        )
+        reached.append(tab.page.evaluate(f"(e => [e.id || e.tagName, {label}])(document.activeElement)"))
     names = [name for name, _ in reached]
     for name in ("theme", "zoom-in", "follow", "play", "next", "speed", "time"):
         assert name in names
     assert names.index("theme") < names.index("zoom-in") < names.index("play") < names.index("time")
-    assert all(label for _, label in reached)
-    unnamed = tab.page.evaluate(
-        "[...document.querySelectorAll('button, select, input, canvas[role]')].filter(e => !e.getAttribute('aria-label') && !e.textContent.trim()).length"
-    )
-    assert unnamed == 0
+    assert all(word for _, word in reached)
+    controls = "[...document.querySelectorAll('button, select, input, canvas[role]')]"
+    assert tab.page.evaluate(f"{controls}.filter(e => !({label})).length") == 0
     tab.page.focus("#time")
     assert tab.press("ArrowRight") == pytest.approx(0.1, abs=1e-4)
 
@@ -244,9 +247,11 @@ def test_two_minutes_with_depth_are_small_and_quick(make_log: Any, tmp_path: Pat
     tab = open_page(page)
     paint = tab.page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime")
     assert paint < 1000
-    # Of the processor, not of the wall: a machine that others use as well shows fewer frames, and that is no fault here.
+    # Of the processor, not of the wall: on a machine that others use as well fewer frames are shown, by no fault here.
     script = """async frames => { const s = document.getElementById('time'); for (let i = 0; i < frames; i++) {
-        s.value = i / frames * s.max; s.dispatchEvent(new Event('input')); await new Promise(requestAnimationFrame); } }"""
+        s.value = i / frames * s.max;
+        s.dispatchEvent(new Event('input'));
+        await new Promise(requestAnimationFrame); } }"""
     session = tab.page.context.browser.new_browser_cdp_session()
 
     def seconds() -> float:
