@@ -114,6 +114,7 @@ def _rollouts(extras: Extras) -> Arrays:
         "roll_origin": _f4(origin.reshape(-1, 2)),
         "roll_xy": whole(paths - origin, 1e-3, np.int16),
         "roll_score": _f4(np.take_along_axis(rollouts.score, chosen, axis=1)),
+        "roll_best": np.take_along_axis(rollouts.score, chosen[:, :1], axis=1)[:, 0].astype(np.float32),
         "roll_doubt": _f4(rollouts.doubt),
     }
 

@@ -7,7 +7,7 @@ const CURVES = [
   { id: 'vx', title: 'Forward', unit: 'm/s', zero: true, column: 0, parts: 'velocity' },
   { id: 'vy', title: 'Sideways', unit: 'm/s', zero: true, column: 1, parts: 'velocity' },
   { id: 'yaw', title: 'Turn', unit: 'rad/s', zero: true, column: 2, parts: 'velocity' },
-  { id: 'value', title: 'Value', unit: '', parts: [['critic', 'governed', 'value', 'dec_t'], ['return from here', 'measured', 'real_return', 'obs_t'], ['imagined', 'fifth', 'dream_return', 'dream_t']] },
+  { id: 'value', title: 'Value', unit: '', parts: [['critic', 'governed', 'value', 'dec_t'], ['return from here', 'measured', 'real_return', 'obs_t'], ['imagined', 'fifth', 'dream_return', 'dream_t'], ['best candidate', 'third', 'roll_best', 'roll_t']] },
   { id: 'reward', title: 'Reward', unit: 'a tick', fine: true, parts: [['estimated', 'measured', 'reward', 'obs_t']] },
   { id: 'uncertainty', title: 'Uncertainty', unit: '', fine: true, from: 0, parts: [['disagreement of the priors', 'odd', 'roll_doubt', 'roll_t']] },
   { id: 'error', title: 'Model error', unit: 'm, lidar', from: 0, parts: 'dream' },

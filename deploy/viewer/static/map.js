@@ -74,7 +74,8 @@ class MapView {
 
   frame(w, h, t) {
     const [x0, y0, x1, y1] = this.box;
-    const scale = Math.min(w / (x1 - x0), h / (y1 - y0)) * view.zoom;
+    this.whole = Math.min(w / (x1 - x0), h / (y1 - y0));  // pixels a metre when everything is shown
+    const scale = this.whole * view.zoom;
     let [cx, cy] = [(x0 + x1) / 2, (y0 + y1) / 2];
     const pose = view.follow && this.log.pose(t);
     if (pose) [cx, cy] = pose;
@@ -311,9 +312,11 @@ function fitMap() {
   setFollow(false);
 }
 
+const CLOSE = 70;  // pixels a metre when the robot is followed
+
 function setFollow(on) {
   view.follow = on;
-  if (on) Object.assign(view, { dx: 0, dy: 0, zoom: Math.max(view.zoom, 2) });
+  if (on) Object.assign(view, { dx: 0, dy: 0, zoom: Math.max(view.zoom, CLOSE / (maps[0].whole || CLOSE)) });
   document.getElementById('follow').setAttribute('aria-pressed', on);
   redraw();
 }
