@@ -15,7 +15,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, quote, urlsplit
@@ -32,7 +32,9 @@ from robonav.errors import LinkError, LogError, explain
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 LEAST_S = 1.0  # between two readings of the log
 SHARE = 0.2  # of a core that reading may take
-LAST_S = 3.0  # after the run, for pages to fetch its end
+MOST_S = 5.0  # between two readings, however long they take
+LOOKED_S = 5.0  # a page that asked within this time is still open
+LAST_S = 15.0  # at most, after the run, for open pages to fetch its end
 ABSENT = dict.fromkeys(("reward", "uncertainty", "error"), "Not while the robot drives: replay the log for it.")
 
 
@@ -60,12 +62,17 @@ class LiveLog:
         """The log so far, None where it holds no more than `have` observations, or nothing yet."""
         with self._lock:
             if time.monotonic() >= self._next_s and not self.over:
-                started = time.monotonic()
+                started = time.thread_time()
                 with contextlib.suppress(LogError, OSError):  # not there yet, or in the middle of its first record
                     self._read()
-                took_s = time.monotonic() - started
-                self._next_s = time.monotonic() + max(LEAST_S, took_s / SHARE)
+                took_s = time.thread_time() - started
+                self._next_s = time.monotonic() + min(max(LEAST_S, took_s / SHARE), MOST_S)
             return self._block if self.ticks > have or self.over else None
+
+    def hurry(self) -> None:
+        """Lets the next asking read at once: the run is over."""
+        with self._lock:
+            self._next_s = 0.0
 
     def _read(self) -> None:
         if self.path.stat().st_mtime < self._since_s:
@@ -108,6 +115,9 @@ class LiveServer(ThreadingHTTPServer):
         self.log = log
         self.loopback = host in LOOPBACK
         self.key = "" if self.loopback else secrets.token_urlsafe(16)
+        self.asked_s = -1e9  # when a page was last answered about the log
+        self.answering = 0  # pages just now
+        self.told = False  # a page that the run is over
         try:
             super().__init__((host, port), _Handler)
         except OSError as error:
@@ -115,6 +125,20 @@ class LiveServer(ThreadingHTTPServer):
             raise LinkError(
                 explain(f"view: {host}:{port}", "an address to listen on", reason, "choose another")
             ) from None
+
+    @contextlib.contextmanager
+    def counted(self) -> Iterator[None]:
+        """While a page is answered."""
+        self.answering += 1  # two threads may miscount; that costs a page its last second at most
+        try:
+            yield
+        finally:
+            self.asked_s = time.monotonic()
+            self.answering -= 1
+
+    def is_wanted(self) -> bool:
+        """Whether a page is open that does not know of the end yet."""
+        return not self.told and (self.answering > 0 or time.monotonic() < self.asked_s + LOOKED_S)
 
     @property
     def url(self) -> str:
@@ -141,10 +165,12 @@ class _Handler(BaseHTTPRequestHandler):
         if asked.path != "/log":
             return self._answer(404, b"no such page\n", "text/plain")
         have = query.get("have", ["0"])[0]
-        block = self.server.log.block(int(have) if have.isdecimal() and len(have) < 12 else 0)
-        if block is None:
-            return self._answer(204, b"", "application/octet-stream")
-        return self._answer(200, block, "application/octet-stream")
+        with self.server.counted():
+            block = self.server.log.block(int(have) if have.isdecimal() and len(have) < 12 else 0)
+            if block is None:
+                return self._answer(204, b"", "application/octet-stream")
+            self._answer(200, block, "application/octet-stream")
+            self.server.told = self.server.told or self.server.log.over
 
     def _may(self, key: str) -> bool:
         """On loopback, whoever asks for loopback: a page of somebody else that a browser was lured to may not."""
@@ -172,7 +198,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Serves until standard input is closed, and a little longer. The first line that it prints is the page's URL."""
+    """Serves until standard input is closed and open pages know the end. The first line printed is the page's URL."""
     parser = argparse.ArgumentParser(description="Serves the page of a growing log.")
     parser.add_argument("log", type=Path)
     parser.add_argument("--host", default="127.0.0.1")
@@ -189,8 +215,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(server.url, flush=True)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     sys.stdin.read()
+    server.log.hurry()
     deadline = time.monotonic() + LAST_S
-    while time.monotonic() < deadline:
+    while server.is_wanted() and time.monotonic() < deadline:
         time.sleep(0.1)
     return 0
 

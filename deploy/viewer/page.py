@@ -27,6 +27,7 @@ def page(title: str, blocks: Sequence[bytes], live: str = "") -> str:
         "connect": "'self'" if live else "'none'",
         "live": html.escape(live),
         "title": html.escape(title),
+        "waiting": "Waiting for the robot's first observation." if live else "Unpacking the log.",
         "data": "\n".join(f'<script type="application/gzip">{text}</script>' for text in packed),
     }
     parts = _source("page.html").split("{{")

@@ -37,7 +37,7 @@ def live_page(log: Path, host: str, port: int) -> Iterator[str]:
         finally:
             server.stdin.close()  # it then serves the end of the log and leaves
             with contextlib.suppress(subprocess.TimeoutExpired):
-                server.wait(10.0)
+                server.wait(20.0)
             server.kill()
 
 

@@ -39,6 +39,7 @@ function take(logs) {
     place.replaceChildren(...maps.map(m => m.figure));
   } else logs.forEach((log, i) => maps[i].take(log));
   document.getElementById('time').max = player.duration;
+  document.body.dataset.shown = 'true';
   for (const chart of charts) chart.take();
   if (first) document.getElementById('charts').replaceChildren(...charts.map(c => c.node));
   for (const part of [timeline, readout, eventList, depth, dream]) part.take();
@@ -133,7 +134,7 @@ async function poll() {
     const over = answer.headers.get('X-State') === 'over';
     state.textContent = over ? 'run over' : answer.status === 204 && !player.logs.length ? 'waiting for the robot' : '● live';
     state.classList.toggle('stale', over);
-    if (over) wait = 5000;
+    if (over) return;
   } catch {
     state.textContent = 'no connection';
     state.classList.add('stale');
@@ -151,4 +152,7 @@ async function start() {
   document.body.dataset.ready = 'true';
 }
 
-start().catch(error => warn(`The log cannot be shown: ${error.message}`));
+start().catch(error => {
+  warn(`The log cannot be shown: ${error.message}`);
+  document.getElementById('waiting')?.remove();
+});

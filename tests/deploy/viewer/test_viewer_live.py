@@ -125,7 +125,7 @@ def test_the_process_says_its_address_and_ends_with_its_input(make_log: Any) -> 
         assert process.stdin is not None
         assert urlsplit(process.stdout.readline()).hostname == "127.0.0.1"
         process.stdin.close()
-        assert process.wait(30) == 0
+        assert process.wait(30) == 0  # nobody looked: at once
 
 
 @pytest.mark.xdist_group("browser")
@@ -146,8 +146,20 @@ def test_the_page_follows_a_robot(
     tab.page.wait_for_selector("#time[max^='29.9']")
     tab.settle()
     assert tab.at() == pytest.approx(29.98, abs=0.01)  # it stayed at the end
-    tab.press("Home")
-    assert tab.at() == 0.0
+    assert tab.press("Home") == 0.0
+
+
+def test_readings_take_a_share_of_the_time(make_log: Any, monkeypatch: Any) -> None:
+    live = LiveLog(make_log("share.mcap", seconds=1.0))
+    assert live.block(0) is not None
+    monkeypatch.setattr(live, "_read", lambda: pytest.fail("read again at once"))
+    for _ in range(20):
+        live.block(0)
+    monkeypatch.undo()
+    live.hurry()
+    live.ticks = 0
+    assert live.block(0) is not None
+    assert live.ticks == 10
 
 
 def test_a_run_shows_itself(tiny_bundle: Path, tmp_path: Path) -> None:
