@@ -14,9 +14,9 @@ from deploy.log_reader import Log, read_log
 from deploy.replay import Replay, ReplayOptions, replay
 from deploy.viewer.beliefs import Beliefs, OwnTracker
 from deploy.viewer.content import block_of
-from deploy.viewer.episode import Episode, Floats, episode_of, observations_of
+from deploy.viewer.episode import Episode, Floats, episode_of, logged_rollouts, observations_of
 from deploy.viewer.events import clearance_m
-from deploy.viewer.extras import Extras, Forecasts, discounted
+from deploy.viewer.extras import Extras, Forecasts, Rollouts, discounted
 from deploy.viewer.imagined import Imagined
 from deploy.viewer.page import page
 from policies.bundle_policy import BundleState
@@ -87,7 +87,7 @@ def view(
     if forecaster is not None and len(episode.sensed.t_s) > 1:
         forecasts = forecaster(episode, observations_of(log), np.zeros(0) if rewards is None else rewards)
     real_return = None if rewards is None else discounted(rewards, DISCOUNT)
-    extras = Extras(rewards, real_return, imagined.rollouts(), forecasts, absent)
+    extras = Extras(rewards, real_return, imagined.rollouts() or _logged(log), forecasts, absent)
     return Viewed(episode, beliefs, extras, found, warning)
 
 
@@ -97,6 +97,12 @@ def write_page(views: Sequence[Viewed], path: str | Path) -> int:
     text = page(title, [block_of(v.episode, v.beliefs, v.extras) for v in views])
     write_text_atomic(path, text)
     return len(text.encode())
+
+
+def _logged(log: Log) -> Rollouts | None:
+    """What the log itself holds of what was imagined; of the priors' disagreement it says nothing."""
+    found = logged_rollouts(log)
+    return None if found is None else Rollouts(*found, doubt=np.full(len(found[0]), np.nan, np.float32))
 
 
 def _tracked(log: Log, episode: Episode) -> Beliefs:

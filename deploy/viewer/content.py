@@ -215,13 +215,15 @@ def _map_words(beliefs: Beliefs) -> Words | None:
 
 def _absent(arrays: Arrays) -> dict[str, str]:
     """Why a channel is not there, by the name that the page gives it."""
-    found = {
-        "reward": "A log holds no rewards, and none could be estimated from it.",
-        "uncertainty": "Nothing was imagined: name a bundle with dreams.onnx (robonav export --planner).",
-        "rollouts": "nothing was imagined; name a bundle with dreams.onnx",
-        "error": "No dreams: add --dreams RUN, the checkpoint whose world model is looked at.",
-        "dreams": "add --dreams RUN, the checkpoint whose world model is looked at",
-    }
+    found: dict[str, str] = {}
+    if "reward" not in arrays:
+        found["reward"] = "A log holds no rewards, and none could be estimated from it."
+    if "roll_t" not in arrays:
+        found["uncertainty"] = "Nothing was imagined: name a bundle with dreams.onnx (robonav export --planner)."
+        found["rollouts"] = "nothing was imagined; name a bundle with dreams.onnx"
+    if "dream_t" not in arrays:
+        found["error"] = "No dreams: add --dreams RUN, the checkpoint whose world model is looked at."
+        found["dreams"] = "add --dreams RUN, the checkpoint whose world model is looked at"
     if not len(arrays["obs_t"]):
         found["clearance"] = "The log holds no observation."
     elif "scan" not in arrays:

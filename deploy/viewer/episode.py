@@ -129,6 +129,18 @@ def start_ns_of(log: Log) -> int:
     return min(_stamps_ns(log), default=0)
 
 
+def logged_rollouts(log: Log) -> tuple[Floats, Singles, Singles] | None:
+    """Times (R,), imagined paths (R, K, H, 2) in odom and values (R, K), where the log holds them in one size."""
+    start_ns = start_ns_of(log)
+    # By name: not every log, and not every version, has them.
+    found = [e.message for e in log.entries if type(e.message).__name__ == "RolloutsMsg"]
+    unpacked = [(wire.unpack_array(m.paths_odom_m, "paths"), wire.unpack_array(m.values, "values")) for m in found]
+    fits = unpacked and all(p.shape == unpacked[0][0].shape and v.shape == p.shape[:1] for p, v in unpacked)
+    if not fits or unpacked[0][0].ndim != 3:
+        return None
+    return _seconds(found, start_ns), np.stack([p for p, _ in unpacked]), np.stack([v for _, v in unpacked])
+
+
 def _stamps_ns(log: Log) -> list[int]:
     streams = (wire.ObservationMsg, wire.DecisionMsg, wire.GovernedMsg, wire.StatusMsg)
     return [m.stamp_ns for kind in streams for m in log.of(kind)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of
 
-from deploy.log_reader import read_log
+from deploy import wire
+from deploy.log_reader import Entry, read_log
 from deploy.viewer.beliefs import LEVELS, OwnTracker, route_length_m
 from deploy.viewer.build import view
 from deploy.viewer.content import block_of
-from deploy.viewer.episode import episode_of, observations_of
+from deploy.viewer.episode import episode_of, logged_rollouts, observations_of
 from deploy.viewer.events import clearance_m, events_of, marks_of
 from deploy.viewer.extras import discounted
 from deploy.viewer.imagined import paths_of
@@ -134,6 +136,29 @@ def test_paths_are_those_of_the_planner(make_log: Any) -> None:
     found = paths_of(observation, actions, SPEC)
     for path, plan in zip(found, actions, strict=True):
         np.testing.assert_allclose(path, imagined_path(observation, plan, SPEC), atol=1e-5)
+
+
+class RolloutsMsg:
+    """As a log may hold them."""
+
+    def __init__(self, stamp_ns: int, paths: np.ndarray[Any, Any], values: np.ndarray[Any, Any]) -> None:
+        self.stamp_ns = stamp_ns
+        self.paths_odom_m, self.values = wire.pack_array(paths), wire.pack_array(values)
+
+
+def test_rollouts_that_a_log_holds_are_read_by_name(make_log: Any) -> None:
+    log = read_log(make_log("rollouts.mcap", seconds=0.5))
+    assert logged_rollouts(log) is None
+    rng = np.random.default_rng(0)
+    paths, values = rng.normal(size=(3, 4, 6, 2)).astype(np.float32), rng.normal(size=(3, 4)).astype(np.float32)
+    extra = [Entry("/x", 0, i, RolloutsMsg(10**9 + i * 10**8, paths[i], values[i])) for i in range(3)]
+    found = logged_rollouts(replace(log, entries=(*log.entries, *extra)))
+    assert found is not None
+    assert found[0] == pytest.approx([0.0, 0.1, 0.2])
+    np.testing.assert_array_equal(found[1], paths)
+    np.testing.assert_array_equal(found[2], values)
+    other = Entry("/x", 0, 9, RolloutsMsg(2 * 10**9, paths[0][:2], values[0][:2]))
+    assert logged_rollouts(replace(log, entries=(*extra, other))) is None
 
 
 def test_returns_and_lengths_by_hand() -> None:
