@@ -109,13 +109,13 @@ def _rollouts(extras: Extras) -> Arrays:
     chosen = ranked[:, places]
     paths = np.take_along_axis(rollouts.paths_odom_m, chosen[:, :, None, None], axis=1)
     origin = paths[:, :1, :1]
-    return {
+    doubt = {"roll_doubt": _f4(rollouts.doubt)} if np.isfinite(rollouts.doubt).any() else {}
+    return doubt | {
         "roll_t": _f4(rollouts.t_s),
         "roll_origin": _f4(origin.reshape(-1, 2)),
         "roll_xy": whole(paths - origin, 1e-3, np.int16),
         "roll_score": _f4(np.take_along_axis(rollouts.score, chosen, axis=1)),
         "roll_best": np.take_along_axis(rollouts.score, chosen[:, :1], axis=1)[:, 0].astype(np.float32),
-        "roll_doubt": _f4(rollouts.doubt),
     }
 
 
@@ -218,8 +218,9 @@ def _absent(arrays: Arrays) -> dict[str, str]:
     found: dict[str, str] = {}
     if "reward" not in arrays:
         found["reward"] = "A log holds no rewards, and none could be estimated from it."
-    if "roll_t" not in arrays:
+    if "roll_doubt" not in arrays:
         found["uncertainty"] = "Nothing was imagined: name a bundle with dreams.onnx (robonav export --planner)."
+    if "roll_t" not in arrays:
         found["rollouts"] = "nothing was imagined; name a bundle with dreams.onnx"
     if "dream_t" not in arrays:
         found["error"] = "No dreams: add --dreams RUN, the checkpoint whose world model is looked at."
