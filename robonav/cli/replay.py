@@ -62,6 +62,7 @@ def main(argv: Sequence[str]) -> int:
         "robonav replay a.mcap",
         "robonav replay a.mcap --html a.html",
         "robonav replay a.mcap b.mcap --html ab.html",
+        "robonav replay a.mcap --bundle policies/pretrained/quick",
         "robonav replay a.mcap --from 5 --to 12 --planner geometry --governor speed_factor=1.0",
         "robonav replay logs/ --tolerance 1e-5",
     ]
