@@ -1,4 +1,4 @@
-"""``robonav replay``: infers a log's decisions again and draws the episode."""
+"""``robonav replay``: infers logs' decisions again, asks what would have been, and shows the episodes."""
 
 from __future__ import annotations
 
@@ -7,22 +7,46 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from robonav.cli.args import parse
+from robonav.cli.args import UsageError, parse
+from robonav.errors import RobonavError, explain
+
+if TYPE_CHECKING:
+    from deploy.replay import Replay, ReplayOptions
+    from deploy.viewer.build import Viewed
+
+MAX_BESIDE = 2  # logs on one page
 
 
 @dataclass(frozen=True)
 class ReplayArgs:
     """Arguments of replay."""
 
-    log: tyro.conf.Positional[Path]
-    """The MCAP log of a run."""
+    logs: tyro.conf.Positional[tuple[Path, ...]]
+    """MCAP logs of runs, or folders of them. A page shows one log, or two beside each other."""
+    html: Path | None = None
+    """Write one self-contained page: map, curves, governor, latencies and events, with a time slider."""
+    rrd: Path | None = None
+    """Write a recording for the Rerun viewer, with a blueprint; needs robonav[rerun]."""
     bundle: Path | None = None
     """Folder of the bundle, or a name under policies/pretrained; the one that the log names if not given."""
+    planner: Literal["actor", "mppi", "geometry"] | None = None
+    """What if: decide by the actor alone, or plan with the world model, or without; as logged if not given."""
+    governor: tuple[str, ...] = ()
+    """What if: NAME=VALUE of the governor's settings, as in configs/deploy; the commands are governed again."""
+    from_s: Annotated[float, tyro.conf.arg(name="from")] = 0.0
+    """Compare from this second on; what lies before is inferred for its memory."""
+    to_s: Annotated[float | None, tyro.conf.arg(name="to")] = None
+    """Compare up to this second."""
+    tolerance: float = 0.0
+    """Numbers that differ by no more count as the same; for another machine's arithmetic."""
+    dreams: Path | None = None
+    """Run folder or checkpoint: its world model is rolled open loop along the log and compared with what came."""
     picture: Path | None = None
-    """Where the picture of the episode goes; beside the log, as .png, if not given."""
+    """Where the picture of the episode goes; beside the log, as .png, if nothing else is written."""
     no_picture: bool = False
     """Draw nothing."""
     json: bool = False
@@ -30,37 +54,169 @@ class ReplayArgs:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Exit status 0 if every logged decision was inferred again without a difference, else 1."""
+    """Exit status 0 if every logged decision of every log was inferred again without a difference, else 1."""
     description = (
-        "Infers every decision of a log again from its observations, reports the first that differs, draws the episode."
+        "Infers every decision of a log again from its observations, reports what differs, and shows the episode."
     )
-    examples = ["robonav replay a.mcap", "robonav replay a.mcap --bundle policies/pretrained/quick --picture a.png"]
+    examples = [
+        "robonav replay a.mcap",
+        "robonav replay a.mcap --html a.html",
+        "robonav replay a.mcap b.mcap --html ab.html",
+        "robonav replay a.mcap --bundle policies/pretrained/quick",
+        "robonav replay a.mcap --from 5 --to 12 --planner geometry --governor speed_factor=1.0",
+        "robonav replay logs/ --tolerance 1e-5",
+    ]
     args = parse(ReplayArgs, argv, "robonav replay", description, examples)
+    logs = _logs(args)
+    if len(logs) > 1 and len(args.logs) == 1 and args.html is None:
+        return _folder(args, logs)
+    shown = args.html is not None or args.rrd is not None or args.dreams is not None
+    if len(logs) > 1 and not shown:
+        return _folder(args, logs)
+    if len(logs) > MAX_BESIDE or (args.rrd is not None and len(logs) > 1):
+        limit = 1 if args.rrd is not None else MAX_BESIDE
+        raise UsageError(explain("robonav replay", f"at most {limit} log(s) to show", len(logs), "name fewer"))
+    if not shown:
+        return _one(args, logs[0])
+    return _show(args, logs)
+
+
+def _logs(args: ReplayArgs) -> list[Path]:
+    """All logs that are meant, folders by their content."""
+    if not args.logs:
+        raise UsageError(explain("robonav replay", "a log", "none", "see 'robonav replay --help'"))
+    found: list[Path] = []
+    for path in args.logs:
+        inside = sorted(path.glob("*.mcap")) if path.is_dir() else [path]
+        if not inside:
+            raise UsageError(explain(str(path), "a folder with logs (*.mcap)", "none in it"))
+        found += inside
+    return found
+
+
+def _options(args: ReplayArgs, log: Path) -> ReplayOptions:
+    from deploy.replay import ReplayOptions
+
+    limits = None
+    if args.governor:
+        from deploy.log_reader import read_log
+        from deploy.regovern import changed_limits, logged_limits
+
+        limits = changed_limits(logged_limits(read_log(log)), _assignments(args.governor))
+    to_s = float("inf") if args.to_s is None else args.to_s
+    return ReplayOptions(args.bundle, args.planner, limits, args.from_s, to_s, args.tolerance)
+
+
+def _assignments(words: Sequence[str]) -> dict[str, float]:
+    found = {}
+    for word in words:
+        name, sign, value = word.partition("=")
+        try:
+            found[name.strip()] = float(value) if sign else float("nan")
+        except ValueError:
+            sign = ""
+        if not sign:
+            raise UsageError(explain("--governor", "NAME=NUMBER, as in speed_factor=1.0", f"'{word}'"))
+    return found
+
+
+def _one(args: ReplayArgs, log: Path) -> int:
+    """One log, in words and a picture."""
     from deploy.replay import replay
 
-    found = replay(args.log, args.bundle)
-    report = found.report
-    picture = None
-    if not args.no_picture:
-        from deploy.picture import draw
+    found = replay(log, options=_options(args, log))
+    files = _draw(args, found, log, wanted=not args.no_picture)
+    return _tell(args, found, files)
 
-        picture = args.picture or args.log.with_suffix(".png")
-        draw(found, picture)
+
+def _draw(args: ReplayArgs, found: Replay, log: Path, wanted: bool) -> dict[str, Path]:
+    if not wanted:
+        return {}
+    from deploy.picture import draw
+
+    picture = args.picture or log.with_suffix(".png")
+    draw(found, picture)
+    return {"picture": picture}
+
+
+def _show(args: ReplayArgs, logs: Sequence[Path]) -> int:
+    """One log or two, as a page or a recording."""
+    from deploy.viewer.build import view, write_page
+    from sim.rewards import RewardConfig
+
+    forecaster = None
+    if args.dreams is not None:
+        from robonav.cli.replay_dreams import forecaster_of
+
+        forecaster = forecaster_of(args.dreams)
+    views = [view(log, _options(args, log), RewardConfig().reward, forecaster) for log in logs]
+    files: dict[str, Path] = {}
+    if args.html is not None:
+        write_page(views, args.html)
+        files["page"] = args.html
+    if args.rrd is not None:
+        from deploy.viewer.to_rerun import write_rrd
+
+        write_rrd(views[0], args.rrd)
+        files["recording"] = args.rrd
+    status = 0
+    for log, viewed in zip(logs, views, strict=True):
+        status = max(status, _tell_view(args, log, viewed, files))
+    return status
+
+
+def _tell_view(args: ReplayArgs, log: Path, viewed: Viewed, files: dict[str, Path]) -> int:
+    if viewed.replay is None:
+        print(f"robonav: warning: {log}: {viewed.warning}", file=sys.stderr)
+        for kind, path in files.items():
+            print(f"{kind:<9} {path}")
+        return 1
+    picture = _draw(args, viewed.replay, log, wanted=args.picture is not None)
+    status = _tell(args, viewed.replay, {**picture, **files})
+    if viewed.extras.forecasts is not None and not args.json:
+        from robonav.cli.replay_dreams import dreams_text
+
+        print(dreams_text(viewed))
+    return status
+
+
+def _tell(args: ReplayArgs, found: Replay, files: dict[str, Path]) -> int:
+    """Prints what was found; 0 if it is identical."""
+    report = found.report
     if args.json:
-        print(json.dumps({**report.to_json(), "picture": None if picture is None else str(picture)}, indent=2))
+        named = {"picture": None, **{kind: str(path) for kind, path in files.items()}}
+        print(json.dumps({**report.to_json(), **named}, indent=2, default=str))
         return 0 if report.identical else 1
     for warning in (*([report.damage] if report.damage else []), *report.warnings):
-        print(f"robonav: warning: {args.log}: {warning}", file=sys.stderr)
-    print(f"run       {report.outcome}, {report.ticks} decisions")
-    if report.difference is not None:
-        d = report.difference
-        print(f"replay    differs first at tick {d.tick}: {d.field} was {d.logged}, is {d.replayed}")
-    elif report.ticks == 0:
-        print("replay    the log holds no decision, so nothing can be compared")
-    elif report.identical:
-        print(f"replay    {report.replayed} of {report.ticks} decisions identical, bit for bit; no tick differs")
-    else:
-        print(f"replay    {report.replayed} of {report.ticks} decisions could be replayed, none of them differs")
-    if picture is not None:
-        print(f"picture   {picture}")
+        print(f"robonav: warning: {report.log}: {warning}", file=sys.stderr)
+    from deploy.viewer.words import report_text
+
+    print(report_text(report))
+    for kind, path in files.items():
+        print(f"{kind:<9} {path}")
     return 0 if report.identical else 1
+
+
+def _folder(args: ReplayArgs, logs: Sequence[Path]) -> int:
+    """Many logs, a line each; 1 if any of them differs or cannot be replayed."""
+    from deploy.replay import replay
+
+    entries: list[dict[str, Any]] = []
+    for log in logs:
+        try:
+            report = replay(log, options=_options(args, log)).report
+            words = "identical" if report.identical else f"{report.differences.differing} of {report.replayed} differ"
+            if not report.identical and report.difference is None:
+                words = f"{report.replayed} of {report.ticks} could be replayed"
+            entry: dict[str, Any] = report.to_json()
+        except RobonavError as error:
+            words, entry = f"error: {error}", {"log": str(log), "identical": False, "error": str(error)}
+        entries.append(entry)
+        if not args.json:
+            print(f"{log}  {words}")
+    same = sum(bool(entry["identical"]) for entry in entries)
+    if args.json:
+        print(json.dumps({"logs": entries, "identical": same == len(logs)}, indent=2, default=str))
+    else:
+        print(f"{same} of {len(logs)} logs identical")
+    return 0 if same == len(logs) else 1

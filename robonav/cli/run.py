@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from robonav.cli.args import UsageError, parse
+from robonav.cli.run_view import end_line, live_page, status_line
 from robonav.config import find_config, load_config, load_robot
 from robonav.errors import LinkError, explain, nearest
 
@@ -53,6 +55,12 @@ class RunArgs:
     """After which the run ends; the config's or the scene's, whichever is longer, if not given."""
     config: str = "default"
     """Preset under configs/deploy, or a .toml file: governor, times, log."""
+    view: bool = False
+    """Serve a page that shows the robot while it drives; its address is printed. It can only look."""
+    view_host: str = "127.0.0.1"
+    """Address for --view; on any other than loopback the page wants the key that is printed with it."""
+    view_port: int = 0
+    """Port for --view; a free one if 0."""
     json: bool = False
     """Print the report as JSON."""
 
@@ -62,6 +70,7 @@ def main(argv: Sequence[str]) -> int:
     description = "Drives a robot to its goal: driver, governor, navigator and recorder as processes over ZeroMQ."
     examples = [
         "robonav run --driver sim --scene office --log a.mcap",
+        "robonav run --scene crowd-office --view",
         "robonav run --bundle policies/pretrained/quick --driver point --json",
     ]
     args = parse(RunArgs, argv, "robonav run", description, examples)
@@ -80,16 +89,19 @@ def main(argv: Sequence[str]) -> int:
         kwargs |= {"scene": args.scene, "seed": args.seed}
         labels["scene"] = args.scene
         labels |= _randomised(args, kwargs)
-    report = run(
-        bundle,
-        factory,
-        args.log,
-        robot=load_robot(args.robot),
-        driver_kwargs=kwargs,
-        config=config,
-        seed=args.seed,
-        labels=labels,
-    )
+    with _page(args):
+        report = run(
+            bundle,
+            factory,
+            args.log,
+            robot=load_robot(args.robot),
+            driver_kwargs=kwargs,
+            config=config,
+            seed=args.seed,
+            labels=labels,
+            on_status=status_line(sys.stderr),
+        )
+        end_line(sys.stderr)
     if args.json:
         print(json.dumps(report.to_json(), indent=2))
     else:
@@ -99,6 +111,17 @@ def main(argv: Sequence[str]) -> int:
     if report.outcome == INTERRUPTED:
         return EXIT_INTERRUPTED
     return 0 if report.success else EXIT_FAILED
+
+
+@contextlib.contextmanager
+def _page(args: RunArgs) -> Iterator[None]:
+    """The live page, if it is wanted."""
+    if not args.view:
+        yield
+        return
+    with live_page(args.log, args.view_host, args.view_port) as url:
+        print(f"robonav: view: {url}", file=sys.stderr, flush=True)
+        yield
 
 
 def _randomised(args: RunArgs, kwargs: dict[str, Any]) -> dict[str, str]:
