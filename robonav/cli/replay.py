@@ -45,8 +45,11 @@ class ReplayArgs:
     """Numbers that differ by no more count as the same; for another machine's arithmetic."""
     dreams: Path | None = None
     """Run folder or checkpoint: its world model is rolled open loop along the log and compared with what came."""
+    summary: bool = False
+    """Of one folder: its failures by cause, with a picture of each."""
     picture: Path | None = None
-    """Where the picture of the episode goes; beside the log, as .png, if nothing else is written."""
+    """Where the picture of the episode goes; beside the log, as .png, if nothing else is written. Of a summary: the
+    folder for its pictures, by default that of the logs."""
     no_picture: bool = False
     """Draw nothing."""
     json: bool = False
@@ -65,8 +68,11 @@ def main(argv: Sequence[str]) -> int:
         "robonav replay a.mcap --bundle policies/pretrained/quick",
         "robonav replay a.mcap --from 5 --to 12 --planner geometry --governor speed_factor=1.0",
         "robonav replay logs/ --tolerance 1e-5",
+        "robonav replay failures/ --summary",
     ]
     args = parse(ReplayArgs, argv, "robonav replay", description, examples)
+    if args.summary:
+        return _summary(args)
     logs = _logs(args)
     if len(logs) > 1 and len(args.logs) == 1 and args.html is None:
         return _folder(args, logs)
@@ -79,6 +85,16 @@ def main(argv: Sequence[str]) -> int:
     if not shown:
         return _one(args, logs[0])
     return _show(args, logs)
+
+
+def _summary(args: ReplayArgs) -> int:
+    if len(args.logs) != 1 or not args.logs[0].is_dir():
+        got = " ".join(str(path) for path in args.logs) or "nothing"
+        raise UsageError(explain("--summary", "one folder of logs", got))
+    from robonav.cli.replay_summary import show_summary
+
+    folder = args.logs[0]
+    return show_summary(folder, None if args.no_picture else args.picture or folder, args.json)
 
 
 def _logs(args: ReplayArgs) -> list[Path]:

@@ -29,8 +29,9 @@ from deploy.log_reader import read_log
 from deploy.log_writer import REPORT_METADATA, LogWriter
 from deploy.replay import replay
 from policies.bundle_policy import load
+from robonav.cli.args import UsageError
 from robonav.cli.failure_logs import write_failures
-from robonav.cli.replay_summary import show_summary
+from robonav.cli.replay import main as replay_command
 from robonav.config import load_robot, to_mapping
 from robonav.errors import LogError
 from robonav.evaluation.runner import Recording
@@ -123,13 +124,15 @@ def test_a_folder_is_clustered_and_drawn(tmp_path: Path, capsys: pytest.CaptureF
     clusters, refused = summarise(tmp_path)
     assert [(c.cause, len(c.findings)) for c in clusters] == [(STUCK, 2), (BLOCKED, 1)]
     assert len(refused) == 1
-    assert show_summary(tmp_path, tmp_path / "pictures", as_json=True) == 1
+    assert replay_command([str(tmp_path), "--summary", "--picture", str(tmp_path / "pictures"), "--json"]) == 1
     told = json.loads(capsys.readouterr().out)
     for cluster in told["clusters"]:
         assert Path(cluster["picture"]).read_bytes().startswith(b"\x89PNG")
     assert [c["cause"] for c in told["clusters"]] == [STUCK, BLOCKED]
     with pytest.raises(LogError, match="expected a folder with logs"):
         summarise(tmp_path / "pictures")
+    with pytest.raises(UsageError, match="--summary: expected one folder of logs"):
+        replay_command([str(tmp_path / "won.mcap"), "--summary"])
 
 
 def recording(ticks: Any, outcome: str, seed: int = 4) -> Recording:
