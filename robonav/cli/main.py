@@ -23,6 +23,8 @@ COMMANDS = {
     "export": "make a deployment bundle (ONNX) of a checkpoint",
     "verify": "check a bundle: contract, hashes, and parity with its checkpoint",
     "run": "drive a robot to its goal with a bundle, and log it",
+    "estop": "stop a robot that runs, and let it move again",
+    "keys": "who may connect to a robot: make, list and revoke keys",
     "replay": "infer a log's decisions again, and compare and draw them",
     "recover": "save what is whole of a truncated log",
     "bench": "measure speed on this machine",

@@ -8,10 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deploy.config import GovernorConfig, GovernorLimits
-from deploy.corridor import Scan, braking_poses, is_clear, safe_velocity, scan_points
+from deploy.corridor import Scan, braking_poses, is_clear, safe_velocity
 from robonav.config import load_robot
 from robonav.geometry import inverse_transform_points
-from robonav.types import LidarSpec
 
 SPEC = load_robot("a1")
 LIMITS = GovernorLimits.of(SPEC, GovernorConfig())
@@ -116,9 +115,3 @@ def test_a_robot_that_cannot_go_on_may_still_turn_away() -> None:
 def test_standstill_and_an_empty_scan_are_clear() -> None:
     assert is_clear(np.zeros(3), Scan(wall_ahead(-0.2)), LIMITS)
     assert is_clear(np.array([1.0, 0, 0]), Scan(np.zeros((0, 2))), LIMITS)
-
-
-def test_scan_points_leave_out_what_was_not_hit_and_use_the_mount() -> None:
-    lidar = LidarSpec(beams=4, range_m=5.0, mount_x_m=0.1)  # beams at -180, -90, 0, 90 degrees
-    points = scan_points(np.array([5.0, 2.0, 1.0, 0.0], np.float32), lidar)
-    np.testing.assert_allclose(points, [[0.1, -2.0], [1.1, 0.0]], atol=1e-9)
