@@ -73,6 +73,8 @@ class Endpoint:
     """
 
     def __init__(self, link: transport.Link, config: OperatorConfig, episode: int) -> None:
+        if not config.listen.startswith(("tcp://", "ipc://")):
+            raise LinkError(explain("operator.listen", "tcp://ADDRESS:PORT or ipc://PATH", f"'{config.listen}'"))
         self.refused: Counter[str] = Counter()  # since the last look, by reason
         self.heard: dict[str, int] = {}  # last number by key, as the governor keeps it
         self._link = link
@@ -87,8 +89,6 @@ class Endpoint:
         self._sequence = 0
         self._looked_ns = self._told_ns = 0
         if not self._local:
-            if not config.listen.startswith("tcp://"):
-                raise LinkError(explain("operator.listen", "tcp://ADDRESS:PORT or ipc://PATH", f"'{config.listen}'"))
             link.admit(lambda public: public in keys.allowed(self._folder))
         self.socket: zmq.Socket[bytes] | None = self._open()
 

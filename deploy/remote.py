@@ -65,6 +65,7 @@ class Remote:
     def close(self) -> None:
         """Closes the link; nothing is delivered after."""
         self._socket.disable_monitor()
+        self._monitor.close(0)
         self._link.close()
 
     def connect(self, timeout_s: float = 2.0) -> wire.RobotStateMsg:
