@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -17,6 +18,7 @@ from deploy.config import DeployConfig, GovernorLimits, OperatorConfig
 from deploy.timing import now_ns
 
 pytestmark = pytest.mark.xdist_group("operators")
+BATCH = 20_000
 NUMBERS = [
     0,
     1,
@@ -56,61 +58,73 @@ def fuzzed(rng: random.Random, sequence: int) -> bytes:
     return bytes(frame)
 
 
-@pytest.fixture
-def robot(tmp_path: Path) -> Iterator[rig.Rig]:
-    """One that an authorised commander may flood without bound."""
-    keys.new_key(tmp_path / "keys", "mallory", "commander")
-    address = f"tcp://127.0.0.1:{rig.free_port()}"
-    operator = OperatorConfig(listen=address, keys=str(tmp_path / "keys"), rate_hz=1e9)
-    with rig.governor(operator) as robot:
-        robot.address, robot.pair = address, keys.load_pair(tmp_path / "keys" / "mallory.key")
-        yield robot
-
-
-@pytest.fixture
-def flood(robot: rig.Rig) -> Iterator[zmq.Socket[bytes]]:
+@contextmanager
+def flood(robot: rig.Rig, pair: keys.Pair, address: str) -> Iterator[zmq.Socket[bytes]]:
     """A link with room for a thousand messages, which ours do not have."""
     context = zmq.Context()
     socket = context.socket(zmq.DEALER)
-    socket.setsockopt(zmq.LINGER, 0)
-    socket.curve_publickey, socket.curve_secretkey = robot.pair.public.encode(), robot.pair.secret.encode()
-    socket.curve_serverkey = robot.pair.robot.encode()
-    socket.connect(robot.address)
+    socket.curve_publickey, socket.curve_secretkey = pair.public.encode(), pair.secret.encode()
+    socket.curve_serverkey = pair.robot.encode()
+    socket.connect(address)
     yield socket
     context.destroy(0)
 
 
-@pytest.mark.parametrize("count", [20_000, pytest.param(1_000_000, marks=pytest.mark.slow)])
-def test_no_fuzzed_message_makes_a_command_that_is_not_finite_or_over_a_limit(
-    robot: rig.Rig, flood: zmq.Socket[bytes], count: int
-) -> None:
-    rng = random.Random(count)
-    limits = GovernorLimits.of(rig.ROBOT, DeployConfig().governor)
-    low = np.array([limits.vx_min_mps, -limits.vy_max_mps, -limits.yaw_rate_max_radps])
-    high = np.array([limits.vx_max_mps, limits.vy_max_mps, limits.yaw_rate_max_radps])
-    out = driven = bad = sent = local = 0
-    reasons: set[str] = set()
-    while sent < count:
+class Tally:
+    """What came out of a governor."""
+
+    def __init__(self) -> None:
+        limits = GovernorLimits.of(rig.ROBOT, DeployConfig().governor)
+        self.low = np.array([limits.vx_min_mps, -limits.vy_max_mps, -limits.yaw_rate_max_radps])
+        self.high = np.array([limits.vx_max_mps, limits.vy_max_mps, limits.yaw_rate_max_radps])
+        self.out = self.moving = self.bad = 0
+        self.reasons: set[str] = set()
+
+    def take(self, robot: rig.Rig) -> None:
+        """All that came since."""
+        for message in robot.governed:
+            velocity = wire.velocity_of(message)
+            fits = np.isfinite(velocity).all() and (velocity >= self.low).all() and (velocity <= self.high).all()
+            self.bad += not fits
+            self.moving += bool(velocity.any())
+        self.out += len(robot.governed)
+        self.reasons |= robot.reasons()
+        robot.governed.clear()
+
+
+def send_nonsense(robot: rig.Rig, socket: zmq.Socket[bytes], rng: random.Random, tally: Tally) -> int:
+    """BATCH messages over the link, and some in the navigator's place; returns how many."""
+    sent = local = 0
+    while sent < BATCH:
         for _ in range(200):  # as fast as the link takes them
-            if not transport.try_send(flood, fuzzed(rng, sent + local)):
+            if not transport.try_send(socket, fuzzed(rng, sent + local)):
                 break
             sent += 1
         local += robot.send_raw(fuzzed(rng, sent + local))
         if robot.governed and robot.governed[-1].estop and robot.governed[-1].vx_mps == 0.0:
             # Nonsense presses it now and then; re-armed, there is more to see.
             rearm = wire.EStopMsg(sequence=sent + local, stamp_ns=now_ns(), episode=1, action="rearm")
-            transport.try_send(flood, wire.encode(rearm))
-        list(transport.received(flood))
-        robot.governed.clear()
+            transport.try_send(socket, wire.encode(rearm))
+        tally.take(robot)
+        list(transport.received(socket))
         robot.turn()
-        for message in robot.governed:
-            velocity = wire.velocity_of(message)
-            bad += not (np.isfinite(velocity).all() and (velocity >= low).all() and (velocity <= high).all())
-            driven += bool(velocity.any())
-        out += len(robot.governed)
-        reasons |= robot.reasons()
-    print(f"\n{sent} fuzzed as an operator, {local} as the navigator; out came {out}, {driven} moving, {bad} bad")
-    assert robot.process.poll() is None
-    assert bad == 0
-    assert driven > out * 0.02  # it was governing all the while, not just refusing
-    assert {"refused: malformed", "refused: sequence"} <= reasons
+    return sent + local
+
+
+@pytest.mark.parametrize("batches", [1, pytest.param(50, marks=pytest.mark.slow)])
+def test_no_fuzzed_message_makes_a_command_that_is_not_finite_or_over_a_limit(tmp_path: Path, batches: int) -> None:
+    """Each batch has a governor of its own: a wild number that is heard once leaves its key nothing more to say."""
+    pair = keys.load_pair(keys.new_key(tmp_path, "mallory", "commander"))
+    tally, sent = Tally(), 0
+    for batch in range(batches):
+        address = f"tcp://127.0.0.1:{rig.free_port()}"
+        operator = OperatorConfig(listen=address, keys=str(tmp_path), rate_hz=1e9)
+        with rig.governor(operator) as robot, flood(robot, pair, address) as socket:
+            sent += send_nonsense(robot, socket, random.Random(batch), tally)
+            robot.run(0.3)
+            tally.take(robot)
+            assert robot.process.poll() is None
+    print(f"\n{sent} fuzzed; out came {tally.out}, {tally.moving} moving, {tally.bad} bad")
+    assert tally.bad == 0
+    assert tally.moving > tally.out * 0.01  # it was governing all the while, not just refusing
+    assert {"refused: malformed", "refused: sequence"} <= tally.reasons
