@@ -6,6 +6,7 @@ and the robot's limits are applied here. Whatever is missing, old or wrong ends 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -112,9 +113,9 @@ def observed(
     stamp_ns: int = 0,
 ) -> Seen:
     """`Seen` from an observation's points, (3,) twist and (2,) roll and pitch; NaN in them counts as tilted."""
-    twist, tilt = np.asarray(twist_base, dtype=np.float64), np.asarray(tilt_rad, dtype=np.float64)
-    usable = bool(np.isfinite(twist).all() and np.isfinite(tilt).all())
-    tilted_rad = float(np.abs(tilt).max()) if usable else float("inf")
+    twist = np.array(twist_base, np.float64)
+    usable = np.isfinite(twist).all() and np.isfinite(tilt_rad).all()
+    tilted_rad = float(np.abs(tilt_rad).max()) if usable else math.inf
     return Seen(points_base_m, tilted_rad, received_ns, stamp_ns, twist)
 
 
@@ -170,9 +171,8 @@ def _why_stop(state: GovernorState, now_ns: int, config: GovernorConfig) -> str:
 def _move(state: GovernorState, since_s: float, now_ns: int, limits: GovernorLimits) -> tuple[Motion, tuple[str, ...]]:
     """The motion of this cycle: a stop's ramp, or what was asked within all limits; and what held it back."""
     why = _why_stop(state, now_ns, limits.config)
-    if why:
+    if why or state.asked is None or state.seen is None:  # without one of the two there is a reason
         return brake(state.motion, np.zeros(3), since_s, limits), (why,)
-    assert state.asked is not None and state.seen is not None  # else there was a reason to stop
     asked = np.array([state.asked.vx_mps, state.asked.vy_mps, state.asked.yaw_rate_radps])
     target = within_speed(asked, limits)
     reasons = (SPEED,) if np.abs(target - asked).max() > ROUNDING else ()

@@ -7,7 +7,6 @@ rate from the first cycle on.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,11 +31,11 @@ class Motion:
     acceleration: Vector = field(default_factory=lambda: np.zeros(3))
 
 
-def within_speed(velocity: NDArray[Any], limits: GovernorLimits) -> Vector:
+def within_speed(velocity: Vector, limits: GovernorLimits) -> Vector:
     """(3,) velocity, clamped to the robot's box."""
     low = np.array([limits.vx_min_mps, -limits.vy_max_mps, -limits.yaw_rate_max_radps])
     high = np.array([limits.vx_max_mps, limits.vy_max_mps, limits.yaw_rate_max_radps])
-    return np.asarray(np.clip(velocity, low, high), dtype=np.float64)
+    return np.clip(velocity, low, high)
 
 
 def brake(motion: Motion, target: Vector, since_s: float, limits: GovernorLimits) -> Motion:
@@ -56,9 +55,9 @@ def drive(motion: Motion, target: Vector, since_s: float, limits: GovernorLimits
         return Motion(velocity, (velocity - motion.velocity) / step_s), reasons
     jerks = (limits.config.jerk_mps3, limits.config.yaw_jerk_radps3)
     velocity, reasons = motion.velocity.copy(), ()
-    for part, rate, jerk in zip(PARTS, rates, jerks, strict=True):
+    for i, part in enumerate(PARTS):
         own = Motion(motion.velocity[part], motion.acceleration[part])
-        velocity[part], why = _approach(own, target[part], step_s, rate, jerk)
+        velocity[part], why = _approach(own, target[part], step_s, rates[i], jerks[i])
         reasons += tuple(reason for reason in why if reason not in reasons)
     velocity = within_speed(velocity, limits)
     return Motion(velocity, (velocity - motion.velocity) / step_s), reasons
@@ -68,8 +67,8 @@ def _ramp_both(
     motion: Motion, target: Vector, step_s: float, rates: tuple[float, float]
 ) -> tuple[Vector, tuple[str, ...]]:
     velocity, short = motion.velocity.copy(), False
-    for part, rate in zip(PARTS, rates, strict=True):
-        velocity[part], held = _ramp(motion.velocity[part], target[part], rate * step_s)
+    for i, part in enumerate(PARTS):
+        velocity[part], held = _ramp(motion.velocity[part], target[part], rates[i] * step_s)
         short = short or held
     return velocity, (ACCELERATION,) if short else ()
 

@@ -33,6 +33,7 @@ class Rig:
         self.process = process
         self.folder = folder
         self.governed: list[wire.GovernedMsg] = []
+        self.logged: list[wire.GovernedMsg] = []  # those of `governed` and, where this reader was slow, the others too
         self.events: list[wire.EventMsg] = []
         self.counts: dict[str, int] = {}
         self.speed_mps = 0.0  # that the sensors report
@@ -76,6 +77,7 @@ class Rig:
         for frame in transport.received(self._record):
             messages = wire.decode_as(wire.RecordMsg, frame).messages
             self.events += [m for m in messages if isinstance(m, wire.EventMsg)]
+            self.logged += [m for m in messages if isinstance(m, wire.GovernedMsg)]
 
     def observe(self) -> None:
         """One observation of an empty place."""
@@ -107,7 +109,7 @@ class Rig:
 
     def reasons(self) -> set[str]:
         """All that were said so far."""
-        return {reason for message in self.governed for reason in message.reasons}
+        return {reason for message in (*self.governed, *self.logged) for reason in message.reasons}
 
     def _send(self, to: object, kind: type[wire.Message], **fields: object) -> None:
         self._sequence += 1

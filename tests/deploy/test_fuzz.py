@@ -82,14 +82,15 @@ class Tally:
 
     def take(self, robot: rig.Rig) -> None:
         """All that came since."""
-        for message in robot.governed:
+        for message in (*robot.governed, *robot.logged):
             velocity = wire.velocity_of(message)
             fits = np.isfinite(velocity).all() and (velocity >= self.low).all() and (velocity <= self.high).all()
             self.bad += not fits
             self.moving += bool(velocity.any())
-        self.out += len(robot.governed)
+        self.out += len(robot.governed) + len(robot.logged)
         self.reasons |= robot.reasons()
         robot.governed.clear()
+        robot.logged.clear()
 
 
 def send_nonsense(robot: rig.Rig, socket: zmq.Socket[bytes], rng: random.Random, tally: Tally) -> int:

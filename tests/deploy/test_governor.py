@@ -339,6 +339,7 @@ def test_the_lease_lapses_with_a_note_and_then_another_is_heard() -> None:
 
 
 def test_an_observation_with_a_nan_in_twist_or_tilt_counts_as_tilted() -> None:
+    assert observed(NOWHERE, np.zeros(3, np.float32), np.zeros(2), 0).twist_base.dtype == np.float64
     fine = observed(NOWHERE, np.array([0.1, 0.2, 0.3]), np.array([0.1, -0.3]), 5, 6)
     assert (fine.tilt_rad, fine.received_ns, fine.stamp_ns) == (0.3, 5, 6)
     np.testing.assert_array_equal(fine.twist_base, [0.1, 0.2, 0.3])
