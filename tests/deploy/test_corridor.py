@@ -115,3 +115,15 @@ def test_a_robot_that_cannot_go_on_may_still_turn_away() -> None:
 def test_standstill_and_an_empty_scan_are_clear() -> None:
     assert is_clear(np.zeros(3), Scan(wall_ahead(-0.2)), LIMITS)
     assert is_clear(np.array([1.0, 0, 0]), Scan(np.zeros((0, 2))), LIMITS)
+
+
+@pytest.mark.parametrize(("gap_m", "turn"), [(0.045, 0.25), (0.06, 0.5), (0.01, 0.0)])
+def test_a_robot_that_cannot_go_on_turns_as_fast_as_its_corners_allow(gap_m: float, turn: float) -> None:
+    """A post before the nose: a turn by w brings it closer by (1 - cos) of the angle of braking from w."""
+    post = Scan(np.array([[FRONT_M + gap_m, 0.0]]))
+    safe = safe_velocity(np.array([1.0, 0.0, 1.5]), post, LIMITS)
+    np.testing.assert_allclose(safe, [0.0, 0.0, 1.5 * turn])
+    for scale in (0.25, 0.5, 1.0):
+        angle = 1.5 * scale * 0.2 + (1.5 * scale) ** 2 / 16
+        margin_m = min(MARGIN_M, gap_m - 1e-3)
+        assert ((FRONT_M + gap_m) * np.cos(angle) - FRONT_M >= margin_m) == (scale <= turn)
