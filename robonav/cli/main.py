@@ -24,6 +24,7 @@ COMMANDS = {
     "verify": "check a bundle: contract, hashes, and parity with its checkpoint",
     "run": "drive a robot to its goal with a bundle, and log it",
     "estop": "stop a robot that runs, and let it move again",
+    "doctor": "check this computer before a robot drives",
     "keys": "who may connect to a robot: make, list and revoke keys",
     "replay": "infer a log's decisions again, and compare and draw them",
     "recover": "save what is whole of a truncated log",
