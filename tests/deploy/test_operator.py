@@ -23,6 +23,7 @@ from deploy.log_reader import read_log
 from deploy.remote import Remote
 from deploy.supervisor import run
 from deploy.timing import now_ns
+from robonav.cli import run as run_command
 from robonav.cli.main import main
 from robonav.errors import LinkError
 
@@ -501,3 +502,13 @@ def test_a_whole_run_is_stopped_over_the_link_and_its_log_says_by_whom(tiny_bund
     latched = [m for m in log.of(wire.GovernedMsg) if m.estop]
     assert {m.vx_mps for m in latched if m.stamp_ns - latched[0].stamp_ns > 120_000_000} == {0.0}
     assert latched[-1].stamp_ns - latched[0].stamp_ns > 1_000_000_000
+
+
+def test_the_flag_of_the_command_line_wins_over_the_config(tmp_path: Path) -> None:
+    path = tmp_path / "listening.toml"
+    path.write_text('[operator]\nlisten = "ipc:///tmp/one"\nrate_hz = 7.0\n')
+    config = run_command._config(run_command.RunArgs(config=str(path)), False)
+    assert (config.operator.listen, config.operator.rate_hz) == ("ipc:///tmp/one", 7.0)
+    config = run_command._config(run_command.RunArgs(config=str(path), listen="tcp://127.0.0.1:5600"), False)
+    assert (config.operator.listen, config.operator.rate_hz) == ("tcp://127.0.0.1:5600", 7.0)
+    assert run_command._config(run_command.RunArgs(), False).operator.listen == ""
