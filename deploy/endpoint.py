@@ -177,15 +177,19 @@ class Endpoint:
         return None if entry is None else Peer(entry.public, entry.name, entry.role, session)
 
     def _read(self, peer: Peer, frame: bytes, now: int) -> Request | None:
+        """A request, or None for what is refused. What comes too fast is not answered: answers would pile up."""
+        message, wrong = None, ""
         try:
             message = wire.decode(frame)
         except WireError as error:
-            self._refuse(peer, MALFORMED, str(error))
-            return None
+            wrong = str(error)
         pressed = isinstance(message, wire.EStopMsg) and message.action == "press"
         rate = self._rates.setdefault(peer.key, RateBound(self._config.rate_hz))
         if not rate.take(now) and not pressed:
-            self._refuse(peer, RATE, RATE, message)
+            self.refused[RATE] += 1
+            return None
+        if message is None:
+            self._refuse(peer, MALFORMED, wrong)
             return None
         if isinstance(message, wire.HelloMsg):
             if len(self._watchers) < WATCHERS_MAX or peer.session in self._watchers:
