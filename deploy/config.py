@@ -25,14 +25,44 @@ class GovernorConfig:
     acceleration_factor: float = 3.0
     """Times the robot's own acceleration limits. The robot ramps by itself; a second ramp at the same limit would only
     delay every command (a policy then weaves), so the governor stops jumps that are no command of a healthy policy."""
+    jerk_mps3: float = 300.0
+    """How fast the acceleration may change. Stops are exempt: it would lengthen them."""
+    yaw_jerk_radps3: float = 800.0
+    """The same for turning."""
+    stop_mps2: float = 10.0
+    """The ramp of a stop, from the first cycle on. The robot brakes as it can; this bounds what it is asked for."""
+    stop_yaw_radps2: float = 25.0
+    """The same for turning."""
     braking_mps2: float = 3.0
-    """Deceleration that the robot keeps when it brakes."""
+    """Deceleration that the robot keeps when it brakes, for the braking distance."""
     yaw_braking_radps2: float = 8.0
     """The same for turning."""
     corridor_margin_m: float = 0.04
     """Round the footprint, in which nothing may stand on the way of braking."""
     tilt_max_rad: float = 0.6
     """Roll or pitch at which the robot is stopped."""
+    floor_clearance_m: float = 0.12
+    """What the depth camera sees lower than this over the floor is none of an obstacle's."""
+    standing_mps: float = 0.1
+    """The robot stands when its measured velocity (m/s, rad/s) is at most this; for the e-stop's re-arm."""
+    lease_s: float = 1.0
+    """A commander that sends no command for this long loses its lease, and another may take it."""
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError for a setting that cannot be, or that contradicts another."""
+        for key in self.__dataclass_fields__:
+            if not getattr(self, key) > 0:
+                raise ConfigError(explain(f"governor.{key}", "a number above 0", getattr(self, key)))
+        if self.speed_factor > 1:
+            raise ConfigError(explain("governor.speed_factor", "at most 1", self.speed_factor))
+        for stop, braking in (("stop_mps2", "braking_mps2"), ("stop_yaw_radps2", "yaw_braking_radps2")):
+            if getattr(self, stop) < getattr(self, braking):
+                expected = f"at least {braking} = {getattr(self, braking):g}"
+                do = "a slower ramp would leave the braking distance"
+                raise ConfigError(explain(f"governor.{stop}", expected, getattr(self, stop), do))
+        if self.lease_s < self.command_life_s:
+            expected = f"at least command_life_s = {self.command_life_s:g}"
+            raise ConfigError(explain("governor.lease_s", expected, self.lease_s))
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +104,30 @@ class RecorderConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class OperatorConfig:
+    """The link to people: e-stop, observers and remote commanders."""
+
+    listen: str = ""
+    """Where the governor listens: tcp://ADDRESS:PORT (keys needed), ipc://PATH (this user's processes), or nowhere."""
+    keys: str = ""
+    """Folder of the robot's keys; the user's own (~/.config/robonav/keys) if empty."""
+    rate_hz: float = 100.0
+    """Messages that a key may send; what comes faster is refused. Pressing the e-stop is never refused."""
+    state_hz: float = 10.0
+    """How often the robot's state is sent to those who said hello."""
+    hello_life_s: float = 3.0
+    """Who did not say hello for this long is sent nothing more."""
+    revoke_s: float = 0.25
+    """Between two looks at the keys; a key that was revoked meanwhile is cut off."""
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError for a rate or time that cannot be."""
+        for key in ("rate_hz", "state_hz", "hello_life_s", "revoke_s"):
+            if not getattr(self, key) > 0:
+                raise ConfigError(explain(f"operator.{key}", "a number above 0", getattr(self, key)))
+
+
+@dataclass(frozen=True, slots=True)
 class DeployConfig:
     """All of a run's settings."""
 
@@ -84,10 +138,11 @@ class DeployConfig:
     governor: GovernorConfig = field(default_factory=GovernorConfig)
     supervisor: SupervisorConfig = field(default_factory=SupervisorConfig)
     recorder: RecorderConfig = field(default_factory=RecorderConfig)
+    operator: OperatorConfig = field(default_factory=OperatorConfig)
 
     def __post_init__(self) -> None:
         """Raises ConfigError for a time or limit that cannot be."""
-        for part in ("governor", "supervisor", "recorder"):
+        for part in ("supervisor", "recorder"):
             config = getattr(self, part)
             for key in config.__dataclass_fields__:
                 value = getattr(config, key)

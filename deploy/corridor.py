@@ -8,13 +8,11 @@ the yaw rate. The footprint with a small margin must stay clear on it.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deploy.config import GovernorLimits
-from robonav.types import LidarSpec
 
 STEP_M = 0.04  # between the poses at which the footprint is checked
 MAX_POSES = 16
@@ -22,15 +20,6 @@ REACH_M = 0.2  # beyond what the footprint can reach, points do not count
 CLOSER_M = 1e-3  # a point must come closer by this to count: moving away from what touches is allowed
 SPEED_SCALES = (0.1, 0.2, 0.3, 0.4, 0.55, 0.7, 0.85)
 TURN_SCALES = (1.0, 0.5, 0.25)
-
-
-def scan_points(scan_m: NDArray[Any], lidar: LidarSpec) -> NDArray[np.float64]:
-    """(beams,) ranges to the (n, 2) points that were hit, in the base frame."""
-    ranges = np.asarray(scan_m, dtype=np.float64)
-    hit = (ranges > 0) & (ranges < lidar.range_m - 1e-3)
-    angles = lidar.angles_rad[hit]
-    ranges = ranges[hit]
-    return np.stack([lidar.mount_x_m + ranges * np.cos(angles), ranges * np.sin(angles)], axis=1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,35 +1,36 @@
 """The governor's core: a pure function from what was asked and seen to what the robot may do, with reasons.
 
-It trusts neither the navigator nor its clock: ages are taken from its own receive times, sequence numbers must grow,
+It trusts neither a commander nor its clock: ages are taken from its own receive times, sequence numbers must grow,
 and the robot's limits are applied here. Whatever is missing, old or wrong ends in a ramp to standstill.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deploy.config import GovernorLimits
-from deploy.corridor import Scan, safe_velocity
+from deploy.authority import Authority, Request, lapse, rule
+from deploy.config import GovernorConfig, GovernorLimits
+from deploy.corridor import Scan, is_clear, safe_velocity
+from deploy.motion import Motion, brake, drive, within_speed
 from deploy.wire import CommandMsg
 
+ESTOP = "e-stop"
 NO_COMMAND = "no command"
 EXPIRED = "expired"
 NO_OBSERVATION = "no observation"
 STALE = "stale observation"
 TILT = "tilt"
-NOT_FINITE = "refused: not finite"
-WRONG_EPISODE = "refused: episode"
-OLD_SEQUENCE = "refused: sequence"
+OLD_OBSERVATION = "refused: old observation"
 SPEED = "speed"
-ACCELERATION = "acceleration"
 SLOWED = "slowed: obstacle"
 STOPPED = "stopped: obstacle"
 
-MAX_STEP_S = 0.1  # a governor that was delayed does not make up for it by accelerating more at once; by braking it does
+ROUNDING = 1e-6  # a policy at its limit exceeds it by the rounding of float32
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +40,15 @@ class Seen:
     points_base_m: NDArray[np.float64]  # (n, 2)
     tilt_rad: float
     received_ns: int
+    stamp_ns: int = 0  # the sensors' own; an observation whose stamp does not grow is no news
     twist_base: NDArray[np.float64] = field(default_factory=lambda: np.zeros(3))
 
 
 @dataclass(frozen=True, slots=True)
 class GovernorInputs:
-    """What came since the last call; None where nothing did."""
+    """What came since the last call."""
 
-    command: CommandMsg | None = None
+    requests: tuple[Request, ...] = ()
     seen: Seen | None = None
 
 
@@ -54,18 +56,30 @@ class GovernorInputs:
 class GovernorState:
     """What the governor remembers."""
 
-    episode: int
-    sequence: int = -1  # of the last command that was accepted
-    asked: NDArray[np.float64] = field(default_factory=lambda: np.zeros(3))
-    asked_ns: int | None = None  # when it came
+    authority: Authority
+    asked: CommandMsg | None = None  # the last command that was accepted, of whoever holds the lease
+    asked_ns: int = 0  # when it came, less the time that it was late
     seen: Seen | None = None
-    velocity: NDArray[np.float64] = field(default_factory=lambda: np.zeros(3))  # that was let through last
-    velocity_ns: int | None = None
+    motion: Motion = field(default_factory=Motion)  # that was let through last
+    governed_ns: int | None = None
+
+    @classmethod
+    def start(cls, episode: int) -> GovernorState:
+        """Before anything came."""
+        return cls(Authority(episode))
 
 
-def govern(
-    state: GovernorState, inputs: GovernorInputs, now_ns: int, limits: GovernorLimits
-) -> tuple[GovernorState, NDArray[np.float64], tuple[str, ...]]:
+class Governed(NamedTuple):
+    """One cycle's outcome."""
+
+    state: GovernorState
+    velocity: NDArray[np.float64]  # (3,) that may be driven now
+    reasons: tuple[str, ...]  # why it differs from what was asked, and what was refused; empty when neither
+    answers: tuple[str, ...]  # to each request: why it was refused, or "" when it was not
+    notes: tuple[str, ...]  # changes of lease and e-stop, for people
+
+
+def govern(state: GovernorState, inputs: GovernorInputs, now_ns: int, limits: GovernorLimits) -> Governed:
     """One cycle.
 
     Args:
@@ -73,107 +87,102 @@ def govern(
         inputs: what came since.
         now_ns: the robot's monotonic clock.
         limits: of the robot and the run.
-
-    Returns:
-        The next state, the (3,) velocity that may be driven now, and why it differs from what was asked (empty when
-        it does not).
     """
-    reasons: list[str] = []
-    state = _accept(state, inputs, now_ns, reasons)
-    target = _wanted(state, now_ns, limits, reasons)
-    stopping = bool(reasons) and not target.any()
-    target = _within_speed(target, limits, reasons)
-    if state.seen is not None and target.any():
-        age_s = max(0.0, (now_ns - state.seen.received_ns) * 1e-9)
-        safe = safe_velocity(target, Scan(state.seen.points_base_m, state.seen.twist_base, age_s), limits)
-        if not np.array_equal(safe, target):
-            reasons.append(SLOWED if safe.any() else STOPPED)
-            stopping = True
-        target = safe
-    velocity = _within_acceleration(state, target, now_ns, limits, stopping, reasons)
-    return replace(state, velocity=velocity, velocity_ns=now_ns), velocity, tuple(reasons)
+    state, old = _see(state, inputs.seen)
+    state, answers, notes = _hear(state, inputs.requests, now_ns, limits.config)
+    refused = tuple(dict.fromkeys((*old, *filter(None, answers))))
+    since_s = limits.config.period_s if state.governed_ns is None else (now_ns - state.governed_ns) * 1e-9
+    motion, why = _move(state, since_s, now_ns, limits)
+    state = replace(state, motion=motion, governed_ns=now_ns)
+    return Governed(state, motion.velocity, (*refused, *why), answers, notes)
 
 
-def _accept(state: GovernorState, inputs: GovernorInputs, now_ns: int, reasons: list[str]) -> GovernorState:
-    if inputs.seen is not None:
-        state = replace(state, seen=inputs.seen)
-    command = inputs.command
-    if command is None:
-        return state
-    asked = np.array([command.vx_mps, command.vy_mps, command.yaw_rate_radps])
-    if not np.isfinite(asked).all():
-        reasons.append(NOT_FINITE)
-    elif command.episode != state.episode:
-        reasons.append(WRONG_EPISODE)
-    elif command.sequence <= state.sequence:
-        reasons.append(OLD_SEQUENCE)
-    else:
-        state = replace(state, sequence=command.sequence, asked=asked, asked_ns=now_ns)
-    return state
-
-
-def _wanted(state: GovernorState, now_ns: int, limits: GovernorLimits, reasons: list[str]) -> NDArray[np.float64]:
-    """What was asked, or zero with the reason why not."""
-    config, seen = limits.config, state.seen
-    stop = None
-    if state.asked_ns is None:
-        stop = NO_COMMAND
-    elif now_ns - state.asked_ns > config.command_life_s * 1e9:
-        stop = EXPIRED
-    elif seen is None:
-        stop = NO_OBSERVATION
-    elif now_ns - seen.received_ns > config.observation_life_s * 1e9:
-        stop = STALE
-    elif not seen.tilt_rad <= config.tilt_max_rad:
-        stop = TILT
-    if stop is None:
-        return state.asked
-    reasons.append(stop)
-    return np.zeros(3)
-
-
-def _within_speed(target: NDArray[np.float64], limits: GovernorLimits, reasons: list[str]) -> NDArray[np.float64]:
-    low = np.array([limits.vx_min_mps, -limits.vy_max_mps, -limits.yaw_rate_max_radps])
-    high = np.array([limits.vx_max_mps, limits.vy_max_mps, limits.yaw_rate_max_radps])
-    clamped = np.clip(target, low, high)
-    # Not a reason: a policy at its limit exceeds it by the rounding of float32.
-    if np.abs(clamped - target).max() > 1e-6:
-        reasons.append(SPEED)
-    return clamped
-
-
-def _within_acceleration(
-    state: GovernorState,
-    target: NDArray[np.float64],
-    now_ns: int,
-    limits: GovernorLimits,
-    stopping: bool,
-    reasons: list[str],
-) -> NDArray[np.float64]:
-    """The step from the last velocity towards the target that acceleration (or braking, for a stop) allows."""
-    config = limits.config
-    since_s = config.period_s if state.velocity_ns is None else (now_ns - state.velocity_ns) * 1e-9
-    step_s = float(np.clip(since_s, 0.0, np.inf if stopping else MAX_STEP_S))
-    linear = config.braking_mps2 if stopping else limits.acceleration_mps2
-    angular = config.yaw_braking_radps2 if stopping else limits.yaw_acceleration_radps2
-    change = target - state.velocity
-    speed_change, yaw_change = float(np.hypot(change[0], change[1])), abs(float(change[2]))
-    limited = change.copy()
-    if speed_change > linear * step_s:
-        limited[:2] *= linear * step_s / speed_change
-    if yaw_change > angular * step_s:
-        limited[2] *= angular * step_s / yaw_change
-    if np.array_equal(limited, change):
-        return target.copy()
-    if not stopping:
-        reasons.append(ACCELERATION)
-    return state.velocity + limited
+def stands(state: GovernorState, now_ns: int, config: GovernorConfig) -> bool:
+    """Whether nothing is let through and fresh sensors say that the robot stands."""
+    seen = state.seen
+    if seen is None or _is_old(seen, now_ns, config) or state.motion.velocity.any():
+        return False
+    return bool(np.abs(seen.twist_base).max() <= config.standing_mps)
 
 
 def observed(
-    points_base_m: NDArray[np.float64], twist_base: NDArray[Any], tilt_rad: NDArray[Any], received_ns: int
+    points_base_m: NDArray[np.float64],
+    twist_base: NDArray[Any],
+    tilt_rad: NDArray[Any],
+    received_ns: int,
+    stamp_ns: int = 0,
 ) -> Seen:
     """`Seen` from an observation's points, (3,) twist and (2,) roll and pitch; NaN in them counts as tilted."""
-    twist, tilt = np.asarray(twist_base, dtype=np.float64), np.asarray(tilt_rad, dtype=np.float64)
-    usable = bool(np.isfinite(twist).all() and np.isfinite(tilt).all())
-    return Seen(points_base_m, float(np.abs(tilt).max()) if usable else float("inf"), received_ns, twist)
+    twist = np.array(twist_base, np.float64)
+    usable = np.isfinite(twist).all() and np.isfinite(tilt_rad).all()
+    tilted_rad = float(np.abs(tilt_rad).max()) if usable else math.inf
+    return Seen(points_base_m, tilted_rad, received_ns, stamp_ns, twist)
+
+
+def _see(state: GovernorState, seen: Seen | None) -> tuple[GovernorState, tuple[str, ...]]:
+    """Takes an observation in, unless the sensors repeat themselves."""
+    if seen is None:
+        return state, ()
+    if state.seen is not None and seen.stamp_ns <= state.seen.stamp_ns:
+        return state, (OLD_OBSERVATION,)
+    return replace(state, seen=seen), ()
+
+
+def _hear(
+    state: GovernorState, requests: tuple[Request, ...], now_ns: int, config: GovernorConfig
+) -> tuple[GovernorState, tuple[str, ...], tuple[str, ...]]:
+    """Takes the requests in, in order: the state, an answer to each, and what changed."""
+    standing = stands(state, now_ns, config)
+    ruling = lapse(state.authority, now_ns)
+    answers, notes = [], [ruling.note]
+    state = replace(state, authority=ruling.authority)
+    for request in requests:
+        ruling = rule(state.authority, request, now_ns, config, standing)
+        state = replace(state, authority=ruling.authority)
+        answers.append(ruling.refusal)
+        notes.append(ruling.note)
+        if isinstance(request.message, CommandMsg) and not ruling.refusal:
+            state = replace(state, asked=request.message, asked_ns=now_ns - ruling.delay_ns)
+        elif ruling.note:  # whoever holds the lease now, or re-armed, has to ask anew
+            state = replace(state, asked=None)
+    return state, tuple(answers), tuple(filter(None, notes))
+
+
+def _is_old(seen: Seen, now_ns: int, config: GovernorConfig) -> bool:
+    return now_ns - seen.received_ns > config.observation_life_s * 1e9
+
+
+def _why_stop(state: GovernorState, now_ns: int, config: GovernorConfig) -> str:
+    """Why the robot must stand, or ""."""
+    seen = state.seen
+    if state.authority.estop:
+        return ESTOP
+    if state.asked is None:
+        return NO_COMMAND
+    if now_ns - state.asked_ns > config.command_life_s * 1e9:
+        return EXPIRED
+    if seen is None:
+        return NO_OBSERVATION
+    if _is_old(seen, now_ns, config):
+        return STALE
+    return "" if seen.tilt_rad <= config.tilt_max_rad else TILT
+
+
+def _move(state: GovernorState, since_s: float, now_ns: int, limits: GovernorLimits) -> tuple[Motion, tuple[str, ...]]:
+    """The motion of this cycle: a stop's ramp, or what was asked within all limits; and what held it back."""
+    why = _why_stop(state, now_ns, limits.config)
+    if why or state.asked is None or state.seen is None:  # without one of the two there is a reason
+        return brake(state.motion, np.zeros(3), since_s, limits), (why,)
+    asked = np.array([state.asked.vx_mps, state.asked.vy_mps, state.asked.yaw_rate_radps])
+    target = within_speed(asked, limits)
+    reasons = (SPEED,) if np.abs(target - asked).max() > ROUNDING else ()
+    age_s = max(0.0, (now_ns - state.seen.received_ns) * 1e-9)
+    scan = Scan(state.seen.points_base_m, state.seen.twist_base, age_s)
+    safe = safe_velocity(target, scan, limits)
+    if not np.array_equal(safe, target):
+        return brake(state.motion, safe, since_s, limits), (*reasons, SLOWED if safe.any() else STOPPED)
+    motion, held = drive(state.motion, target, since_s, limits)
+    if held and not is_clear(motion.velocity, scan, limits):
+        # What lies between the last velocity and the target is not clear, though the target is: quicker, then.
+        return brake(state.motion, target, since_s, limits), (*reasons, SLOWED)
+    return motion, (*reasons, *held)

@@ -1,104 +1,164 @@
-"""The thin process round `deploy.governor`: it governs when a command comes, and at its own period when none does."""
+"""The thin process round `deploy.governor`: it governs when something is asked, and at its own period when not."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import time
-from dataclasses import replace
+from collections.abc import Iterable
 from typing import Any
 
 from deploy import transport, wire
-from deploy.config import GovernorLimits
-from deploy.corridor import scan_points
-from deploy.governor import GovernorInputs, GovernorState, Seen, govern, observed
+from deploy.authority import NAVIGATOR, Request
+from deploy.config import GovernorConfig, GovernorLimits
+from deploy.endpoint import MALFORMED, Endpoint, RobotState
+from deploy.governor import NO_COMMAND, Governed, GovernorInputs, GovernorState, Seen, govern, observed, stands
+from deploy.points import obstacle_points
 from deploy.station import Station
 from deploy.timing import Deadlines, now_ns
-from robonav.errors import WireError
+from robonav.errors import ShapeError, WireError
 from robonav.types import RobotSpec
 
-MALFORMED = "refused: malformed"
 PRIORITY = -10
 
 
 def run_governor(station: Station) -> None:
-    """Governs until told to stop; the driver's own expiry then stops the robot."""
-    order = station.order
-    config = order.config.governor
-    limits = GovernorLimits.of(order.robot, config)
-    observations = station.link.subscribe_latest(station.address("observations"))
-    commands = station.link.receive_commands(station.address("commands"))
-    governed = station.link.send_commands(station.address("governed"))
-    state = GovernorState(order.episode)
-    sequence = 0
+    """Governs until told to stop; the driver's own expiry then stops the robot.
+
+    Raises:
+        LinkError: the operators' address or keys cannot be used.
+    """
     # It works for a fraction of a millisecond, but must do so in time on a machine that is busy.
     with contextlib.suppress(OSError):  # only a privileged user may
         os.nice(PRIORITY)
-    station.heard_nothing_yet()
-    station.beat("ready", always=True)
-    deadlines = Deadlines(int(config.period_s * 1e9), now_ns())
-    while station.word() != "stop":
-        transport.wait([commands, observations], deadlines.remaining_ns(now_ns()))
-        seen = _see(observations, order.robot, order.episode)
-        command, malformed = _hear(commands)
-        due = deadlines.remaining_ns(now_ns()) == 0
-        if due:
-            deadlines.begin(now_ns())
-        elif command is None and not malformed:
-            if seen is not None:  # kept for the next cycle, which is at most a period away
-                state = replace(state, seen=seen)
-            continue
+    _Loop(station).run()
+
+
+class _Loop:
+    def __init__(self, station: Station) -> None:
+        order = station.order
+        self.station = station
+        self.robot = order.robot
+        self.config = order.config.governor
+        self.limits = GovernorLimits.of(order.robot, self.config)
+        self.observations = station.link.subscribe_latest(station.address("observations"))
+        self.commands = station.link.receive_commands(station.address("commands"))
+        self.governed = station.link.send_commands(station.address("governed"))
+        operator = order.config.operator
+        self.endpoint = Endpoint(station.link, operator, order.episode) if operator.listen else None
+        self.state = GovernorState.start(order.episode)
+        self.seen: Seen | None = None  # since the last cycle
+        self.sequence = 0
+
+    def run(self) -> None:
+        """Until "stop"."""
+        station = self.station
+        station.heard_nothing_yet()
+        station.beat("ready", always=True)
+        deadlines = Deadlines(int(self.config.period_s * 1e9), now_ns())
+        while station.word() != "stop":
+            transport.wait(self.sockets(), deadlines.remaining_ns(now_ns()))
+            self.seen = see(transport.received(self.observations), self.robot, self.config, self.state, self.seen)
+            requests, refused = self.hear()
+            due = deadlines.remaining_ns(now_ns()) == 0
+            if due:
+                deadlines.begin(now_ns())
+            if due or requests or refused:
+                self.cycle(requests, refused)
+        station.beat("done", always=True)
+
+    def sockets(self) -> list[Any]:
+        """To wait on."""
+        listening = self.endpoint is not None and self.endpoint.socket is not None
+        return [self.commands, self.observations, *([self.endpoint.socket] if listening and self.endpoint else [])]
+
+    def hear(self) -> tuple[list[Request], tuple[str, ...]]:
+        """All requests, and why others were refused before the core saw them."""
+        requests, refused = [], []
+        for frame in transport.received(self.commands):
+            try:
+                requests.append(Request(NAVIGATOR, wire.decode_as(wire.CommandMsg, frame)))
+            except WireError:
+                refused.append(MALFORMED)
+        if self.endpoint is not None:
+            for name in self.endpoint.watch_keys(now_ns()):
+                self.station.event("keys", f"key of {name} revoked: cut off")
+            requests += self.endpoint.receive(now_ns())
+            refused += list(self.endpoint.refused)
+            self.endpoint.refused.clear()
+        return requests, tuple(refused)
+
+    def cycle(self, requests: list[Request], refused: tuple[str, ...]) -> None:
+        """Governs once, sends what may be driven, answers, and logs."""
         started = time.perf_counter()
-        state, velocity, reasons = govern(state, GovernorInputs(command, seen), now_ns(), limits)
-        if malformed:
-            reasons = (*reasons, MALFORMED)
-        message = wire.GovernedMsg(
-            sequence=sequence,
-            stamp_ns=now_ns(),
-            episode=order.episode,
-            vx_mps=float(velocity[0]),
-            vy_mps=float(velocity[1]),
-            yaw_rate_radps=float(velocity[2]),
-            life_ms=config.command_life_s * 1e3,
-            asked=max(0, state.sequence),
-            reasons=reasons,
-        )
-        sequence += 1
-        transport.try_send(governed, wire.encode(message))
-        if state.sequence >= 0:
-            _count(station, reasons)
-            station.record(message)
-        station.beat("ready" if state.sequence < 0 else "running", (time.perf_counter() - started) * 1e3)
-    station.beat("done", always=True)
+        governed = govern(self.state, GovernorInputs(tuple(requests), self.seen), now_ns(), self.limits)
+        self.state, self.seen = governed.state, None
+        message = pack(governed, refused, self.sequence, self.config)
+        self.sequence += 1
+        transport.try_send(self.governed, wire.encode(message))
+        for note in governed.notes:
+            self.station.event("authority", note)
+        if self.endpoint is not None:
+            self.answer(self.endpoint, requests, governed, message)
+        idle = message.reasons == (NO_COMMAND,) and not governed.state.authority.tracks
+        if not idle:
+            _count(self.station, message.reasons)
+            self.station.record(message)
+        self.station.beat("ready" if idle else "running", (time.perf_counter() - started) * 1e3)
+
+    def answer(
+        self, endpoint: Endpoint, requests: list[Request], governed: Governed, message: wire.GovernedMsg
+    ) -> None:
+        """Tells remote programs what came of their requests, and how the robot is."""
+        authority = governed.state.authority
+        endpoint.heard = {key: track.sequence for key, track in authority.tracks.items()}
+        for request, refusal in zip(requests, governed.answers, strict=True):
+            if request.peer is not NAVIGATOR:
+                endpoint.answer(request, refusal)
+        now = now_ns()
+        standing = stands(governed.state, now, self.config)
+        state = RobotState(self.robot.name, message.holder, message.estop, governed.velocity, standing, message.reasons)
+        endpoint.tell(state, now)
 
 
-def _see(observations: Any, robot: RobotSpec, episode: int) -> Seen | None:
+def pack(governed: Governed, refused: tuple[str, ...], sequence: int, config: GovernorConfig) -> wire.GovernedMsg:
+    """A cycle's outcome for the driver and the log."""
+    state, velocity = governed.state, governed.velocity
+    holder = state.authority.holder
+    return wire.GovernedMsg(
+        sequence=sequence,
+        stamp_ns=now_ns(),
+        episode=state.authority.episode,
+        vx_mps=float(velocity[0]),
+        vy_mps=float(velocity[1]),
+        yaw_rate_radps=float(velocity[2]),
+        life_ms=config.command_life_s * 1e3,
+        asked=0 if state.asked is None else state.asked.sequence,
+        reasons=(*governed.reasons, *refused),
+        holder="" if holder is None else holder.name,
+        estop=state.authority.estop,
+    )
+
+
+def see(
+    frames: Iterable[bytes], robot: RobotSpec, config: GovernorConfig, state: GovernorState, before: Seen | None
+) -> Seen | None:
     """The newest observation as the governor uses it; one that cannot be read is as good as none, and goes stale."""
-    seen = None
-    for frame in transport.received(observations):
+    seen = before
+    for frame in frames:
         try:
             message = wire.decode_as(wire.ObservationMsg, frame)
-            if message.episode != episode or message.scan_m is None:
+            if message.episode != state.authority.episode:
                 continue
-            scan_m = wire.unpack_array(message.scan_m, "scan_m")
-            tilt_rad = wire.unpack_array(message.tilt_rad, "tilt_rad")
-            twist_base = wire.unpack_array(message.twist_base, "twist_base")
-        except WireError:
+            observation = wire.unpack_observation(message)
+            observation.check(robot)
+        except (WireError, ShapeError):
             continue
-        if scan_m.shape == (robot.lidar.beams,) and tilt_rad.shape == (2,) and twist_base.shape == (3,):
-            seen = observed(scan_points(scan_m, robot.lidar), twist_base, tilt_rad, now_ns())
+        points = obstacle_points(observation, robot, config)
+        if points is not None:
+            o = observation
+            seen = observed(points, o.twist_base, o.tilt_rad, now_ns(), o.stamp_ns)
     return seen
-
-
-def _hear(commands: Any) -> tuple[wire.CommandMsg | None, bool]:
-    """The newest command, and whether bytes came that are none."""
-    command, malformed = None, False
-    for frame in transport.received(commands):
-        try:
-            command = wire.decode_as(wire.CommandMsg, frame)
-        except WireError:
-            malformed = True
-    return command, malformed
 
 
 def _count(station: Station, reasons: tuple[str, ...]) -> None:

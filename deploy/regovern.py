@@ -16,10 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deploy import wire
+from deploy.authority import NAVIGATOR, Request
 from deploy.config import DeployConfig, GovernorConfig, GovernorLimits
-from deploy.corridor import scan_points
 from deploy.governor import GovernorInputs, GovernorState, Seen, govern, observed
 from deploy.log_reader import Log
+from deploy.points import obstacle_points
 from deploy.viewer.episode import robot_of
 from robonav.config import from_mapping
 from robonav.errors import LogError, RobonavError, explain
@@ -106,29 +107,30 @@ def _governed(log: Log, spec: RobotSpec, config: GovernorConfig, commands: Mappi
     limits = GovernorLimits.of(spec, config)
     observations = sorted(log.of(wire.ObservationMsg), key=lambda m: m.stamp_ns)
     decisions = sorted(log.of(wire.DecisionMsg), key=lambda m: m.stamp_ns)
-    state = GovernorState(decisions[0].episode if decisions else 0)
+    state = GovernorState.start(decisions[0].episode if decisions else 0)
     seen_to = asked_to = 0
     velocities, reasons = [], []
     for cycle in log.of(wire.GovernedMsg):
-        seen, command = None, None
+        seen, requests = None, []
         while seen_to < len(observations) and observations[seen_to].stamp_ns <= cycle.stamp_ns:
-            seen = _seen(observations[seen_to], spec) or seen
+            seen = _seen(observations[seen_to], spec, config) or seen
             seen_to += 1
         while asked_to < len(decisions) and decisions[asked_to].stamp_ns <= cycle.stamp_ns:
-            command = _command(decisions[asked_to], commands)
+            requests.append(Request(NAVIGATOR, _command(decisions[asked_to], commands)))
             asked_to += 1
-        state, velocity, why = govern(state, GovernorInputs(command, seen), cycle.stamp_ns, limits)
-        velocities.append(velocity)
-        reasons.append(why)
+        governed = govern(state, GovernorInputs(tuple(requests), seen), cycle.stamp_ns, limits)
+        state = governed.state
+        velocities.append(governed.velocity)
+        reasons.append(governed.reasons)
     return _Cycles(np.array(velocities).reshape(-1, 3), reasons)
 
 
-def _seen(message: wire.ObservationMsg, spec: RobotSpec) -> Seen | None:
+def _seen(message: wire.ObservationMsg, spec: RobotSpec, config: GovernorConfig) -> Seen | None:
     observation = wire.unpack_observation(message)
-    if observation.scan_m is None:
+    points = obstacle_points(observation, spec, config)
+    if points is None:
         return None
-    points = scan_points(observation.scan_m, spec.lidar)
-    return observed(points, observation.twist_base, observation.tilt_rad, message.stamp_ns)
+    return observed(points, observation.twist_base, observation.tilt_rad, message.stamp_ns, message.stamp_ns)
 
 
 def _command(message: wire.DecisionMsg, commands: Mapping[int, NDArray[Any]]) -> wire.CommandMsg:

@@ -8,6 +8,9 @@ Three kinds:
   it.
 
 CONFLATE must be set before bind or connect, and keeps only the last frame of a multipart message.
+
+And one for people: *operator* (ROUTER to DEALER), over TCP with CURVE only: both ends prove their keys, and the
+robot asks its authenticator about each before a byte gets through. Nothing else leaves this machine.
 """
 
 from __future__ import annotations
@@ -18,11 +21,12 @@ import os
 import shutil
 import socket as unix
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import zmq
+from zmq.auth.thread import ThreadAuthenticator
 
 from robonav.errors import LinkError, explain
 
@@ -30,6 +34,12 @@ IPC_PATH_BYTES = 107  # sun_path less its closing zero
 HEARTBEAT_INTERVAL_MS = 100
 HEARTBEAT_TIMEOUT_MS = 300
 RECORD_QUEUE = 2000
+SMALL_BYTES = 4096  # of a command, a status, a word; a longer message ends its sender's connection
+LARGE_BYTES = 1 << 24  # of what carries images
+HANDSHAKE_MS = 2000
+OPERATOR_QUEUE = 100
+ZAP_DOMAIN = "robonav"
+LOOPBACK = ("127.", "localhost:", "[::1]:")
 STREAMS = ("observations", "commands", "governed", "control", "status", "record")
 
 
@@ -56,12 +66,28 @@ def ipc_address(folder: str | Path, stream: str) -> str:
     return f"ipc://{path}"
 
 
+# A command that waits for its link to come back would be driven late.
+_NEVER_LATE = {"IMMEDIATE": 1, "SNDHWM": 1, "SNDTIMEO": 0, "LINGER": 0}
+
+
+class _Provider:
+    """What the authenticator asks about a client's key."""
+
+    def __init__(self, admits: Callable[[str], bool]) -> None:
+        self._admits = admits
+
+    def callback(self, domain: str, key: bytes) -> bool:
+        """Whether this public key, as z85, may connect."""
+        return self._admits(key.decode())
+
+
 class Link:
     """A process's sockets. Use as a context manager: leaving closes all of them without waiting for readers."""
 
     def __init__(self) -> None:
         self._context = zmq.Context(io_threads=1)
         self._sockets: list[zmq.Socket[bytes]] = []
+        self._authenticator: ThreadAuthenticator | None = None
 
     def __enter__(self) -> Link:
         """Nothing is opened yet."""
@@ -76,7 +102,21 @@ class Link:
         for socket in self._sockets:
             socket.close()
         self._sockets.clear()
+        if self._authenticator is not None:
+            self._authenticator.stop()
+            self._authenticator = None
         self._context.term()
+
+    def drop(self, socket: zmq.Socket[bytes]) -> None:
+        """Closes one socket, and with it all connections to it."""
+        self._sockets.remove(socket)
+        socket.close()
+
+    def admit(self, admits: Callable[[str], bool]) -> None:
+        """Asks `admits` about the public key of every client of a CURVE socket, from another thread."""
+        self._authenticator = ThreadAuthenticator(self._context)
+        self._authenticator.start()
+        self._authenticator.configure_curve_callback(ZAP_DOMAIN, credentials_provider=_Provider(admits))
 
     def publish_latest(self, address: str) -> zmq.Socket[bytes]:
         """The sender of a *latest* stream. It binds."""
@@ -84,15 +124,15 @@ class Link:
 
     def subscribe_latest(self, address: str) -> zmq.Socket[bytes]:
         """A reader of a *latest* stream."""
-        return self._open(zmq.SUB, address, bind=False, CONFLATE=1, LINGER=0, SUBSCRIBE=b"")
+        return self._open(zmq.SUB, address, bind=False, CONFLATE=1, LINGER=0, SUBSCRIBE=b"", MAXMSGSIZE=LARGE_BYTES)
 
     def send_commands(self, address: str) -> zmq.Socket[bytes]:
         """The sender of a *command* stream: a command that cannot leave now is refused, not kept."""
-        return self._open(zmq.PUSH, address, bind=False, IMMEDIATE=1, SNDHWM=1, SNDTIMEO=0, LINGER=0)
+        return self._open(zmq.PUSH, address, bind=False, **_NEVER_LATE)
 
     def receive_commands(self, address: str) -> zmq.Socket[bytes]:
         """The reader of a *command* stream. It binds and sees the newest only."""
-        return self._open(zmq.PULL, address, bind=True, CONFLATE=1, LINGER=0)
+        return self._open(zmq.PULL, address, bind=True, CONFLATE=1, LINGER=0, MAXMSGSIZE=SMALL_BYTES)
 
     def send_records(self, address: str, linger_ms: int = 1000) -> zmq.Socket[bytes]:
         """The sender of a *record* stream."""
@@ -100,9 +140,29 @@ class Link:
 
     def receive_records(self, address: str) -> zmq.Socket[bytes]:
         """The reader of a *record* stream. It binds."""
-        return self._open(zmq.PULL, address, bind=True, RCVHWM=RECORD_QUEUE, LINGER=0)
+        return self._open(zmq.PULL, address, bind=True, RCVHWM=RECORD_QUEUE, LINGER=0, MAXMSGSIZE=LARGE_BYTES)
+
+    def serve_operators(self, address: str, secret: str = "") -> zmq.Socket[bytes]:
+        """The robot's end of an *operator* stream; `admit` must have been called before it is opened over TCP."""
+        options: dict[str, Any] = {"LINGER": 0, "SNDHWM": OPERATOR_QUEUE, "RCVHWM": OPERATOR_QUEUE}
+        options |= {"MAXMSGSIZE": SMALL_BYTES, "HANDSHAKE_IVL": HANDSHAKE_MS}
+        if secret:
+            options |= {"CURVE_SERVER": 1, "CURVE_SECRETKEY": secret.encode()}
+            options |= {"ZAP_DOMAIN": ZAP_DOMAIN.encode(), "ZAP_ENFORCE_DOMAIN": 1}
+        return self._open(zmq.ROUTER, address, bind=True, **options)
+
+    def connect_operator(self, address: str, public: str = "", secret: str = "", robot: str = "") -> zmq.Socket[bytes]:
+        """A remote program's end of an *operator* stream: what cannot leave now is refused, not kept."""
+        options: dict[str, Any] = {**_NEVER_LATE, "MAXMSGSIZE": SMALL_BYTES, "HANDSHAKE_IVL": HANDSHAKE_MS}
+        options |= {"RECONNECT_IVL": 50, "RECONNECT_IVL_MAX": 200}
+        if secret:
+            options |= {"CURVE_PUBLICKEY": public.encode(), "CURVE_SECRETKEY": secret.encode()}
+            options["CURVE_SERVERKEY"] = robot.encode()
+        return self._open(zmq.DEALER, address, bind=False, **options)
 
     def _open(self, kind: int, address: str, *, bind: bool, **options: Any) -> zmq.Socket[bytes]:
+        if address.startswith("tcp://") and "CURVE_SECRETKEY" not in options:
+            _refuse_routable(address)
         socket: zmq.Socket[bytes] = self._context.socket(kind)
         self._sockets.append(socket)
         if address.startswith("tcp://"):
@@ -112,7 +172,8 @@ class Link:
         try:
             if bind:
                 _refuse_taken(address)
-                socket.bind(address)
+                with _own_only():
+                    socket.bind(address)
             else:
                 socket.connect(address)
         except zmq.ZMQError as error:
@@ -150,6 +211,23 @@ def wait(sockets: list[zmq.Socket[bytes]], timeout_ns: int) -> None:
         poller.register(socket, zmq.POLLIN)
     # Rounded up: rounded down, the last millisecond of a wait would be spent spinning.
     poller.poll(-(-max(0, timeout_ns) // 1_000_000))
+
+
+@contextlib.contextmanager
+def _own_only() -> Iterator[None]:
+    """What is made meanwhile, a Unix socket, can be opened by this user only."""
+    before = os.umask(0o077)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+def _refuse_routable(address: str) -> None:
+    """Without keys, TCP stays on this machine."""
+    if not address.removeprefix("tcp://").startswith(LOOPBACK):
+        do = "use 127.0.0.1 or ipc://, or an operator link with keys"
+        raise LinkError(explain(address, "an address of this machine", "one that others can reach, without keys", do))
 
 
 def _refuse_taken(address: str) -> None:

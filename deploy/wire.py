@@ -7,16 +7,17 @@ Inf and values out of range.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Union
+from typing import Annotated, Any, Literal, Union
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from robonav.errors import WireError
+from robonav.errors import WireError, explain
 from robonav.types import Decision, Observation, VelocityCommand
 
 PROTOCOL = 1
+TEXT_MAX = 200  # of what people write
 MAX_ELEMENTS = 1 << 22  # of one array; larger than any sensor here, small enough to refuse nonsense
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
@@ -25,6 +26,7 @@ SpeedMps = Annotated[float, msgspec.Meta(ge=-10.0, le=10.0)]
 YawRateRadps = Annotated[float, msgspec.Meta(ge=-20.0, le=20.0)]
 LifeMs = Annotated[float, msgspec.Meta(ge=0.0, le=1000.0)]
 Finite = Annotated[float, msgspec.Meta(ge=-1e15, le=1e15)]
+Text = Annotated[str, msgspec.Meta(max_length=TEXT_MAX)]
 Number = Annotated[float, msgspec.Meta(ge=0.0, le=1e12)]
 
 
@@ -74,6 +76,8 @@ class GovernedMsg(Message, frozen=True, array_like=True, kw_only=True, tag="gov"
     life_ms: LifeMs
     asked: Count  # sequence of the command that it comes from
     reasons: tuple[str, ...]
+    holder: str = ""  # name of the commander who holds the lease
+    estop: str = ""  # who pressed the e-stop and why; empty when it is not latched
 
 
 class AppliedMsg(Message, frozen=True, array_like=True, kw_only=True, tag="applied"):
@@ -136,6 +140,51 @@ class EventMsg(Message, frozen=True, array_like=True, kw_only=True, tag="event")
     text: str
 
 
+class EStopMsg(Message, frozen=True, array_like=True, kw_only=True, tag="estop"):
+    """Press (anyone, at any time: neither number nor episode is checked) or re-arm the e-stop; `text` says why."""
+
+    action: Literal["press", "rearm"]
+    text: Text = ""
+
+
+class LeaseMsg(Message, frozen=True, array_like=True, kw_only=True, tag="lease"):
+    """Take (or renew) or release the commander's lease."""
+
+    action: Literal["take", "release"]
+
+
+class HelloMsg(Message, frozen=True, array_like=True, kw_only=True, tag="hello"):
+    """A remote program is there and wants to be told the robot's state; repeated as long as it does."""
+
+    version: Text  # of robonav
+    name: Text = ""
+
+
+class AnswerMsg(Message, frozen=True, array_like=True, kw_only=True, tag="answer"):
+    """What came of message number `to` of a remote program: accepted, or refused for the reason."""
+
+    to: Count
+    accepted: bool
+    reason: Text = ""
+
+
+class RobotStateMsg(Message, frozen=True, array_like=True, kw_only=True, tag="robot"):
+    """The robot's state for a remote program, and who that program is to the robot."""
+
+    version: Text  # of robonav
+    name: Text  # of the key that asked
+    role: Text
+    heard: int  # number of the last message that was heard from this key; -1 for none
+    robot: Text
+    holder: Text  # name of the commander who holds the lease
+    estop: str  # who pressed the e-stop and why; empty when it is not latched
+    vx_mps: SpeedMps  # let through last
+    vy_mps: SpeedMps
+    yaw_rate_radps: YawRateRadps
+    standing: bool
+    reasons: tuple[str, ...]
+
+
 Any_ = Union[  # noqa: UP007  msgspec reads it at run time, on Python 3.10 as well
     ObservationMsg,
     CommandMsg,
@@ -146,6 +195,11 @@ Any_ = Union[  # noqa: UP007  msgspec reads it at run time, on Python 3.10 as we
     HeartbeatMsg,
     ControlMsg,
     EventMsg,
+    EStopMsg,
+    LeaseMsg,
+    HelloMsg,
+    AnswerMsg,
+    RobotStateMsg,
 ]
 
 
@@ -176,7 +230,24 @@ def decode(frame: bytes) -> Any:
     try:
         return _DECODER.decode(frame)
     except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError) as error:
+        other = _other_protocol(frame)
+        if other is not None:
+            do = "install the same version of robonav on both sides"
+            raise WireError(explain("link", f"protocol {PROTOCOL}", f"protocol {other}", do)) from None
         raise WireError(f"no message of protocol {PROTOCOL}: {str(error)[:160]}") from None
+
+
+def _other_protocol(frame: bytes) -> int | None:
+    """The protocol's version of a message that starts as all of ours do, if it is another."""
+    try:
+        start = msgspec.msgpack.decode(frame)
+    except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError):
+        return None
+    if not isinstance(start, list) or len(start) < 2 or not isinstance(start[0], str):
+        return None
+    protocol = start[1]
+    known = not isinstance(protocol, int) or isinstance(protocol, bool) or protocol == PROTOCOL
+    return None if known else protocol
 
 
 def decode_as(kind: type[Any], frame: bytes) -> Any:

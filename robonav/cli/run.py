@@ -61,6 +61,9 @@ class RunArgs:
     """Address for --view; on any other than loopback the page wants the key that is printed with it."""
     view_port: int = 0
     """Port for --view; a free one if 0."""
+    listen: str = ""
+    """Where operators connect (e-stop, observers, remote commanders): tcp://ADDRESS:PORT, with keys of 'robonav keys',
+    or ipc://PATH; the config's if not given, and its default is nowhere."""
     json: bool = False
     """Print the report as JSON."""
 
@@ -72,6 +75,7 @@ def main(argv: Sequence[str]) -> int:
         "robonav run --driver sim --scene office --log a.mcap",
         "robonav run --scene crowd-office --view",
         "robonav run --bundle policies/pretrained/quick --driver point --json",
+        "robonav run --listen tcp://0.0.0.0:5600",
     ]
     args = parse(RunArgs, argv, "robonav run", description, examples)
     if not 0 <= args.seed <= SEED_MAX:
@@ -145,6 +149,8 @@ def _config(args: RunArgs, in_scene: bool) -> DeployConfig:
     from deploy.config import DeployConfig
 
     config = load_config(DeployConfig, find_config("deploy", args.config))
+    if args.listen:
+        config = dataclasses.replace(config, operator=dataclasses.replace(config.operator, listen=args.listen))
     limit_s = args.timeout_s
     if limit_s is None and in_scene:
         import sim  # the scene alone: PyBullet stays in the driver's process

@@ -8,10 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deploy.config import GovernorConfig, GovernorLimits
-from deploy.corridor import Scan, braking_poses, is_clear, safe_velocity, scan_points
+from deploy.corridor import Scan, braking_poses, is_clear, safe_velocity
 from robonav.config import load_robot
 from robonav.geometry import inverse_transform_points
-from robonav.types import LidarSpec
 
 SPEC = load_robot("a1")
 LIMITS = GovernorLimits.of(SPEC, GovernorConfig())
@@ -118,7 +117,13 @@ def test_standstill_and_an_empty_scan_are_clear() -> None:
     assert is_clear(np.array([1.0, 0, 0]), Scan(np.zeros((0, 2))), LIMITS)
 
 
-def test_scan_points_leave_out_what_was_not_hit_and_use_the_mount() -> None:
-    lidar = LidarSpec(beams=4, range_m=5.0, mount_x_m=0.1)  # beams at -180, -90, 0, 90 degrees
-    points = scan_points(np.array([5.0, 2.0, 1.0, 0.0], np.float32), lidar)
-    np.testing.assert_allclose(points, [[0.1, -2.0], [1.1, 0.0]], atol=1e-9)
+@pytest.mark.parametrize(("gap_m", "turn"), [(0.045, 0.25), (0.06, 0.5), (0.01, 0.0)])
+def test_a_robot_that_cannot_go_on_turns_as_fast_as_its_corners_allow(gap_m: float, turn: float) -> None:
+    """A post before the nose: a turn by w brings it closer by (1 - cos) of the angle of braking from w."""
+    post = Scan(np.array([[FRONT_M + gap_m, 0.0]]))
+    safe = safe_velocity(np.array([1.0, 0.0, 1.5]), post, LIMITS)
+    np.testing.assert_allclose(safe, [0.0, 0.0, 1.5 * turn])
+    for scale in (0.25, 0.5, 1.0):
+        angle = 1.5 * scale * 0.2 + (1.5 * scale) ** 2 / 16
+        margin_m = min(MARGIN_M, gap_m - 1e-3)
+        assert ((FRONT_M + gap_m) * np.cos(angle) - FRONT_M >= margin_m) == (scale <= turn)
