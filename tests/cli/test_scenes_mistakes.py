@@ -166,14 +166,14 @@ def test_check_counts_and_writes_figures(folder, capsys):
     import json
 
     path = folder / "figures.json"
-    assert main(["scenes", "check", "--n", "30", "--json", str(path)]) == 0
+    assert main(["scenes", "check", "--n", "31", "--json", str(path)]) == 0
     out = capsys.readouterr().out
-    assert out.startswith("30 scenes for a1 checked by exact geometry and PyBullet")
+    assert out.startswith("31 scenes for a1 checked by exact geometry and PyBullet")
     assert "0 failures, 0 crashes" in out
     figures = json.loads(path.read_text())
-    assert figures["scenes"] == 30
+    assert figures["scenes"] == 31
     assert figures["failures"] == 0
-    assert len(figures["families"]) == 30
+    assert len(figures["families"]) == 31
 
 
 def test_check_says_what_fails_and_exits_with_1(folder, capsys, monkeypatch):

@@ -103,6 +103,9 @@ def messages(seconds: float, depth: bool, scan: bool) -> Iterator[Any]:
         )
 
 
+FLUSH_NS = 500_000_000
+
+
 @pytest.fixture(scope="session")
 def make_log(tmp_path_factory: pytest.TempPathFactory) -> MakeLog:
     """Writes a log: ``make_log("a.mcap", seconds=8)``; `keep` chooses the messages."""
@@ -122,9 +125,13 @@ def make_log(tmp_path_factory: pytest.TempPathFactory) -> MakeLog:
             "seed": "0",
         }
         writer = LogWriter(folder / name, RecorderConfig(), run)
+        flushed_ns = 0
         for message in messages(seconds, depth, scan):
             if keep(message):
                 writer.write(message, message.sequence)
+            if message.stamp_ns - flushed_ns > FLUSH_NS:  # as a recorder does whose clock runs
+                writer.flush()
+                flushed_ns = message.stamp_ns
         writer.close()
         return folder / name
 
