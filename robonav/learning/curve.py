@@ -39,7 +39,7 @@ def draw_curve(run: Path, out: Path) -> None:
         raise RobonavError(f"{run}: no progress to draw yet; train for longer")
     steps = [n / 1000 for n in progress["env_steps"]]
     figure, axes = plt.subplots(1, 3, figsize=(13, 3.6), layout="constrained")
-    for name, label in (("success_greedy", "mean action, rooms"), ("success_sampled", "exploring, all scenes")):
+    for name, label in (("success_greedy", "mean action"), ("success_sampled", "exploring")):
         axes[0].plot(steps, progress[name], label=label)
     axes[0].set(ylim=(0, 1), title="success of the last 100 episodes")
     axes[1].plot(steps, progress["return"], label="imagined return")
