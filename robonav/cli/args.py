@@ -127,7 +127,7 @@ def _flags(cls: type[Any], prog: str, description: str, default: Any) -> set[str
     text = _printed(cls, ["--help"], prog, description, default, columns=100)  # wider, and flags stand side by side
     rows = (row.strip() for row in text.splitlines())
     names = (row.split("  ", 1)[0] for row in rows if row.startswith("-"))
-    return {flag for name in names for flag in re.findall(r"--[\w.-]+", name)}
+    return {flag for name in names for flag in re.findall(r"--[a-zA-Z][\w.-]*", name)}
 
 
 def _printed(cls: type[Any], argv: list[str], prog: str, description: str, default: Any, columns: int) -> str:
