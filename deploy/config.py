@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from robonav.errors import ConfigError, explain
 from robonav.types import RobotSpec
@@ -135,6 +136,8 @@ class DeployConfig:
     """After which the run ends as a timeout."""
     goal_radius_m: float = 0.5
     """Arrival by odometry, for drivers that do not judge it themselves."""
+    planner: Literal["actor", "mppi", "geometry"] = "actor"
+    """Who decides: the bundle's actor alone, the planner with its dreams (dreams.onnx), or the planner without them."""
     governor: GovernorConfig = field(default_factory=GovernorConfig)
     supervisor: SupervisorConfig = field(default_factory=SupervisorConfig)
     recorder: RecorderConfig = field(default_factory=RecorderConfig)

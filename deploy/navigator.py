@@ -27,7 +27,7 @@ def run_navigator(station: Station) -> None:
     """
     order = station.order
     _one_thread()
-    policy = load(order.bundle, order.robot)
+    policy = load(order.bundle, order.robot, order.config.planner)
     _warm_up(policy, order.robot)
     observations = station.link.subscribe_latest(station.address("observations"))
     commands = station.link.send_commands(station.address("commands"))

@@ -72,6 +72,7 @@ def run_metadata(
         "bundle_sha256": bundle.sha256,
         "robot": json.dumps(to_mapping(robot)),
         "driver": driver,
+        "planner": config.planner,
         "config": json.dumps(to_mapping(config)),
         "seed": str(seed),
         "versions": json.dumps(versions),

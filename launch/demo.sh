@@ -15,7 +15,7 @@ rm -f "$out/demo.mcap" "$out/report.json" "$out/demo.png"
 
 echo "Driving: scene $scene, bundle $bundle"
 status=0
-"$BIN/robonav" run --bundle "$bundle" --driver sim --scene "$scene" --log "$out/demo.mcap" --json >"$out/report.json" ||
+"$BIN/robonav" run --bundle "$bundle" --planner geometry --driver sim --scene "$scene" --log "$out/demo.mcap" --json >"$out/report.json" ||
     status=$?
 [ -s "$out/report.json" ] || exit "$status"
 

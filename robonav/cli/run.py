@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from robonav.cli.args import UsageError, parse
 from robonav.cli.run_view import end_line, live_page, status_line
@@ -53,6 +53,9 @@ class RunArgs:
     """Where the log is written; an older one is replaced."""
     timeout_s: float | None = None
     """After which the run ends; the config's or the scene's, whichever is longer, if not given."""
+    planner: Literal["actor", "mppi", "geometry"] | None = None
+    """Who decides: the bundle's actor alone, the planner with the bundle's dreams (exported with --planner), or the
+    planner without dreams; the config's if not given."""
     config: str = "default"
     """Preset under configs/deploy, or a .toml file: governor, times, log."""
     view: bool = False
@@ -75,6 +78,7 @@ def main(argv: Sequence[str]) -> int:
         "robonav run --driver sim --scene office --log a.mcap",
         "robonav run --scene crowd-office --view",
         "robonav run --bundle policies/pretrained/quick --driver point --json",
+        "robonav run --scene crowd-office --planner geometry",
         "robonav run --listen tcp://0.0.0.0:5600",
     ]
     args = parse(RunArgs, argv, "robonav run", description, examples)
@@ -149,6 +153,8 @@ def _config(args: RunArgs, in_scene: bool) -> DeployConfig:
     from deploy.config import DeployConfig
 
     config = load_config(DeployConfig, find_config("deploy", args.config))
+    if args.planner is not None:
+        config = dataclasses.replace(config, planner=args.planner)
     if args.listen:
         config = dataclasses.replace(config, operator=dataclasses.replace(config.operator, listen=args.listen))
     limit_s = args.timeout_s

@@ -49,6 +49,15 @@ def test_run_drives_the_shipped_bundle_without_being_told(shipped: Path, capsys:
     assert replay.main(["a.mcap", "--no-picture"]) == 0
 
 
+def test_a_planner_drives_and_its_log_says_so(shipped: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run.main(["--driver", "point", "--log", "a.mcap", "--planner", "geometry"]) == 0
+    assert replay.main(["a.mcap", "--no-picture"]) == 0  # by the planner that drove
+    assert replay.main(["a.mcap", "--no-picture", "--planner", "actor"]) == 1
+    capsys.readouterr()
+    with pytest.raises(RobonavError, match=r"got no dreams\.onnx; export it again with --planner"):
+        run.main(["--driver", "point", "--log", "b.mcap", "--planner", "mppi"])
+
+
 def test_verify_and_replay_take_a_shipped_name(
     shipped: Path, arrival: RunReport, capsys: pytest.CaptureFixture[str]
 ) -> None:
