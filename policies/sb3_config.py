@@ -52,7 +52,7 @@ class Sb3Config:
     seed: int = 0
     """Of weights, exploration and sampling."""
     gamma: float = 0.997
-    """Discount; the agent's own."""
+    """Discount; the agent's own is 0.99."""
     learning_rate: float = 3e-4
     """Of Adam."""
     batch: int = 256
