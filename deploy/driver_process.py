@@ -1,7 +1,7 @@
 """The driver's process: hosts a robot, real or simulated, at the robot's rate, and stops it whatever happens.
 
-A governed command holds for its life from its receipt; when none follows the robot is told to stop. Every way out of
-this process goes through the stop command.
+A governed command holds for its life from when it was governed (both processes read the same clock); what lay longer on
+the way is refused. When none follows the robot is told to stop. Every way out of this process goes through the stop.
 """
 
 from __future__ import annotations
@@ -143,7 +143,12 @@ class _DriverLoop:
             self.station.event("refused", f"governed command {message.sequence} of episode {message.episode}")
             return
         self.last_governed = message.sequence
-        self.valid_until_ns = now_ns() + int(message.life_ms * 1e6)
+        now = now_ns()
+        valid_until_ns = min(message.stamp_ns, now) + int(message.life_ms * 1e6)
+        if valid_until_ns <= now:  # this process, or the link to it, stood still for a while
+            self.station.event("refused", f"governed command {message.sequence}: late")
+            return
+        self.valid_until_ns = valid_until_ns
         applied = self.driver.command(VelocityCommand.of(wire.velocity_of(message), self.valid_until_ns))
         self.station.record(
             wire.AppliedMsg(

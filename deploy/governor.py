@@ -7,6 +7,7 @@ and the robot's limits are applied here. Whatever is missing, old or wrong ends 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ from deploy.authority import Authority, Request, lapse, rule
 from deploy.config import GovernorConfig, GovernorLimits
 from deploy.corridor import Scan, is_clear, safe_velocity
 from deploy.motion import Motion, brake, drive, within_speed
+from deploy.sensors import BLIND_SCAN, Picture, Watch, frozen, watch, went_blind
 from deploy.wire import CommandMsg
 
 ESTOP = "e-stop"
@@ -24,6 +26,7 @@ NO_COMMAND = "no command"
 EXPIRED = "expired"
 NO_OBSERVATION = "no observation"
 STALE = "stale observation"
+FROZEN = "frozen sensor"
 TILT = "tilt"
 OLD_OBSERVATION = "refused: old observation"
 SPEED = "speed"
@@ -42,6 +45,7 @@ class Seen:
     received_ns: int
     stamp_ns: int = 0  # the sensors' own; an observation whose stamp does not grow is no news
     twist_base: NDArray[np.float64] = field(default_factory=lambda: np.zeros(3))
+    pictures: Mapping[str, Picture] = field(default_factory=dict)  # by sensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +64,7 @@ class GovernorState:
     asked: CommandMsg | None = None  # the last command that was accepted, of whoever holds the lease
     asked_ns: int = 0  # when it came, less the time that it was late
     seen: Seen | None = None
+    watches: Mapping[str, Watch] = field(default_factory=dict)  # whether a sensor's picture changes, by sensor
     motion: Motion = field(default_factory=Motion)  # that was let through last
     governed_ns: int | None = None
 
@@ -88,7 +93,7 @@ def govern(state: GovernorState, inputs: GovernorInputs, now_ns: int, limits: Go
         now_ns: the robot's monotonic clock.
         limits: of the robot and the run.
     """
-    state, old = _see(state, inputs.seen)
+    state, old = _see(state, inputs.seen, limits.config)
     state, answers, notes = _hear(state, inputs.requests, now_ns, limits.config)
     refused = tuple(dict.fromkeys((*old, *filter(None, answers))))
     since_s = limits.config.period_s if state.governed_ns is None else (now_ns - state.governed_ns) * 1e-9
@@ -111,21 +116,26 @@ def observed(
     tilt_rad: NDArray[Any],
     received_ns: int,
     stamp_ns: int = 0,
+    pictures: Mapping[str, Picture] | None = None,
 ) -> Seen:
     """`Seen` from an observation's points, (3,) twist and (2,) roll and pitch; NaN in them counts as tilted."""
     twist = np.array(twist_base, np.float64)
     usable = np.isfinite(twist).all() and np.isfinite(tilt_rad).all()
     tilted_rad = float(np.abs(tilt_rad).max()) if usable else math.inf
-    return Seen(points_base_m, tilted_rad, received_ns, stamp_ns, twist)
+    return Seen(points_base_m, tilted_rad, received_ns, stamp_ns, twist, pictures or {})
 
 
-def _see(state: GovernorState, seen: Seen | None) -> tuple[GovernorState, tuple[str, ...]]:
-    """Takes an observation in, unless the sensors repeat themselves."""
+def _see(state: GovernorState, seen: Seen | None, config: GovernorConfig) -> tuple[GovernorState, tuple[str, ...]]:
+    """Takes an observation in, unless the sensors repeat themselves or a lidar goes blind."""
     if seen is None:
         return state, ()
     if state.seen is not None and seen.stamp_ns <= state.seen.stamp_ns:
         return state, (OLD_OBSERVATION,)
-    return replace(state, seen=seen), ()
+    if went_blind(state.watches, seen.pictures):
+        return state, (BLIND_SCAN,)
+    moves = max(np.abs(seen.twist_base).max(), np.abs(state.motion.velocity).max()) > config.standing_mps
+    watches = watch(state.watches, seen.pictures, seen.received_ns, bool(moves))
+    return replace(state, seen=seen, watches=watches), ()
 
 
 def _hear(
@@ -165,6 +175,8 @@ def _why_stop(state: GovernorState, now_ns: int, config: GovernorConfig) -> str:
         return NO_OBSERVATION
     if _is_old(seen, now_ns, config):
         return STALE
+    if frozen(state.watches, now_ns, config.observation_life_s):
+        return FROZEN
     return "" if seen.tilt_rad <= config.tilt_max_rad else TILT
 
 

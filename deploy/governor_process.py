@@ -14,6 +14,7 @@ from deploy.config import GovernorConfig, GovernorLimits
 from deploy.endpoint import MALFORMED, Endpoint, RobotState
 from deploy.governor import NO_COMMAND, Governed, GovernorInputs, GovernorState, Seen, govern, observed, stands
 from deploy.points import obstacle_points
+from deploy.sensors import BAD_OBSERVATION, pictures_of, unbelievable
 from deploy.station import Station
 from deploy.timing import Deadlines, now_ns
 from robonav.errors import ShapeError, WireError
@@ -58,8 +59,10 @@ class _Loop:
         deadlines = Deadlines(int(self.config.period_s * 1e9), now_ns())
         while station.word() != "stop":
             transport.wait(self.sockets(), deadlines.remaining_ns(now_ns()))
-            self.seen = see(transport.received(self.observations), self.robot, self.config, self.state, self.seen)
-            requests, refused = self.hear()
+            frames = transport.received(self.observations)
+            self.seen, unseen = see(frames, self.robot, self.config, self.state, self.seen)
+            requests, unheard = self.hear()
+            refused = (*unseen, *unheard)
             due = deadlines.remaining_ns(now_ns()) == 0
             if due:
                 deadlines.begin(now_ns())
@@ -93,7 +96,7 @@ class _Loop:
         started = time.perf_counter()
         governed = govern(self.state, GovernorInputs(tuple(requests), self.seen), now_ns(), self.limits)
         self.state, self.seen = governed.state, None
-        message = pack(governed, refused, self.sequence, self.config)
+        message = pack(governed, refused, self.sequence, self.config, self.robot.dt_s)
         self.sequence += 1
         transport.try_send(self.governed, wire.encode(message))
         for note in governed.notes:
@@ -121,18 +124,28 @@ class _Loop:
         endpoint.tell(state, now)
 
 
-def pack(governed: Governed, refused: tuple[str, ...], sequence: int, config: GovernorConfig) -> wire.GovernedMsg:
-    """A cycle's outcome for the driver and the log."""
-    state, velocity = governed.state, governed.velocity
+def pack(
+    governed: Governed, refused: tuple[str, ...], sequence: int, config: GovernorConfig, tick_s: float
+) -> wire.GovernedMsg:
+    """A cycle's outcome for the driver and the log.
+
+    A moving command lives as long as what it was asked by, and a tick; so the robot obeys none that is older, wherever
+    on the way it was held up.
+    """
+    state, velocity, now = governed.state, governed.velocity, now_ns()
+    life_s = config.command_life_s
+    if velocity.any():
+        left_s = life_s - (now - state.asked_ns) * 1e-9 if state.asked is not None else 0.0
+        life_s = min(life_s, max(0.0, left_s) + tick_s)
     holder = state.authority.holder
     return wire.GovernedMsg(
         sequence=sequence,
-        stamp_ns=now_ns(),
+        stamp_ns=now,
         episode=state.authority.episode,
         vx_mps=float(velocity[0]),
         vy_mps=float(velocity[1]),
         yaw_rate_radps=float(velocity[2]),
-        life_ms=config.command_life_s * 1e3,
+        life_ms=life_s * 1e3,
         asked=0 if state.asked is None else state.asked.sequence,
         reasons=(*governed.reasons, *refused),
         holder="" if holder is None else holder.name,
@@ -142,9 +155,9 @@ def pack(governed: Governed, refused: tuple[str, ...], sequence: int, config: Go
 
 def see(
     frames: Iterable[bytes], robot: RobotSpec, config: GovernorConfig, state: GovernorState, before: Seen | None
-) -> Seen | None:
-    """The newest observation as the governor uses it; one that cannot be read is as good as none, and goes stale."""
-    seen = before
+) -> tuple[Seen | None, tuple[str, ...]]:
+    """The newest observation as the governor uses it, and why others were refused; what is refused goes stale."""
+    seen, refused = before, []
     for frame in frames:
         try:
             message = wire.decode_as(wire.ObservationMsg, frame)
@@ -153,12 +166,17 @@ def see(
             observation = wire.unpack_observation(message)
             observation.check(robot)
         except (WireError, ShapeError):
+            refused.append(BAD_OBSERVATION)
             continue
+        why = unbelievable(observation, robot)
         points = obstacle_points(observation, robot, config)
-        if points is not None:
+        if why:
+            refused.append(why)
+        elif points is not None:
             o = observation
-            seen = observed(points, o.twist_base, o.tilt_rad, now_ns(), o.stamp_ns)
-    return seen
+            pictures = pictures_of(o, robot)
+            seen = observed(points, o.twist_base, o.tilt_rad, now_ns(), o.stamp_ns, pictures)
+    return seen, tuple(refused)
 
 
 def _count(station: Station, reasons: tuple[str, ...]) -> None:

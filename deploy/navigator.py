@@ -16,6 +16,7 @@ from robonav.types import Decision, Observation, RobotSpec
 
 POLL_NS = 100_000_000
 WARM_UP_TICKS = 10
+OLD, NOT_FINITE, OVERDUE = "old observation", "observation not finite", "overdue decision"
 
 
 def run_navigator(station: Station) -> None:
@@ -31,7 +32,7 @@ def run_navigator(station: Station) -> None:
     _warm_up(policy, order.robot)
     observations = station.link.subscribe_latest(station.address("observations"))
     commands = station.link.send_commands(station.address("commands"))
-    station.counts.update(ticks=0, refused_by_link=0)
+    station.counts.update({"ticks": 0, "refused_by_link": 0, OLD: 0, NOT_FINITE: 0, OVERDUE: 0})
     state, reset = policy.reset(order.seed), True
     station.heard_nothing_yet()
     station.beat("ready", always=True)
@@ -46,7 +47,12 @@ def run_navigator(station: Station) -> None:
         if message.episode != order.episode:
             continue
         observation = wire.unpack_observation(message)
-        observation.check(order.robot)
+        why = _unusable(observation, order, started_ns)
+        if why:
+            if not station.counts[why]:
+                station.event("refused", f"observation {message.sequence}: {why}")
+            station.counts[why] += 1
+            continue
         state, decision = policy.act(state, observation)
         tick = station.counts["ticks"]
         command = wire.CommandMsg(
@@ -56,7 +62,9 @@ def run_navigator(station: Station) -> None:
             observation=message.sequence,
             **wire.velocity_fields(decision.command),
         )
-        if not transport.try_send(commands, wire.encode(command)):
+        if now_ns() - message.stamp_ns > order.config.governor.observation_life_s * 1e9:
+            station.counts[OVERDUE] += 1  # what it was decided on is no longer so
+        elif not transport.try_send(commands, wire.encode(command)):
             station.counts["refused_by_link"] += 1
         total_ms = (time.perf_counter() - started) * 1e3
         answer = wire.pack_decision(
@@ -90,6 +98,21 @@ def insight(
         pose = observation.pose_odom_base
         found.append(pack_map(state.situation.grid, pose, config.map_radius_m, answer))
     return found
+
+
+def _unusable(observation: Observation, order: Order, now: int) -> str:
+    """Why nothing is decided on an observation, or "": it lay on the way, or a sensor says NaN.
+
+    Raises:
+        ShapeError: its shapes are not this robot's; that passes by no waiting.
+    """
+    if now - observation.stamp_ns > order.config.governor.observation_life_s * 1e9:
+        return OLD
+    arrays = (getattr(observation, name) for name in ("pose_odom_base", "twist_base", "tilt_rad", "scan_m", "depth_m"))
+    if not all(np.isfinite(array).all() for array in arrays if array is not None):
+        return NOT_FINITE
+    observation.check(order.robot)
+    return ""
 
 
 def _one_thread() -> None:

@@ -21,6 +21,7 @@ from deploy.config import DeployConfig, GovernorConfig, GovernorLimits
 from deploy.governor import GovernorInputs, GovernorState, Seen, govern, observed
 from deploy.log_reader import Log
 from deploy.points import obstacle_points
+from deploy.sensors import pictures_of, unbelievable
 from deploy.viewer.episode import robot_of
 from robonav.config import from_mapping
 from robonav.errors import LogError, RobonavError, explain
@@ -128,9 +129,10 @@ def _governed(log: Log, spec: RobotSpec, config: GovernorConfig, commands: Mappi
 def _seen(message: wire.ObservationMsg, spec: RobotSpec, config: GovernorConfig) -> Seen | None:
     observation = wire.unpack_observation(message)
     points = obstacle_points(observation, spec, config)
-    if points is None:
+    if points is None or unbelievable(observation, spec):
         return None
-    return observed(points, observation.twist_base, observation.tilt_rad, message.stamp_ns, message.stamp_ns)
+    o, stamp_ns = observation, message.stamp_ns
+    return observed(points, o.twist_base, o.tilt_rad, stamp_ns, stamp_ns, pictures_of(o, spec))
 
 
 def _command(message: wire.DecisionMsg, commands: Mapping[int, NDArray[Any]]) -> wire.CommandMsg:

@@ -124,6 +124,15 @@ class Remote:
         vx, vy, yaw_rate = (float(x) for x in np.asarray(velocity, dtype=np.float64))
         return self._send(wire.CommandMsg, observation=0, vx_mps=vx, vy_mps=vy, yaw_rate_radps=yaw_rate)
 
+    def next_number(self) -> int:
+        """A number for a message that the caller makes himself and sends with `send_frame`."""
+        self._sequence += 1
+        return self._sequence - 1
+
+    def send_frame(self, frame: bytes) -> bool:
+        """Sends bytes as they are, for drills; False when there is no link now."""
+        return transport.try_send(self._socket, frame)
+
     def answers(self) -> dict[int, wire.AnswerMsg]:
         """What came of our messages since the last call, by their numbers."""
         found, self._answers = self._answers, {}
