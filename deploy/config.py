@@ -74,14 +74,34 @@ class SupervisorConfig:
     """For all processes to be ready."""
     heartbeat_timeout_s: float = 1.5
     """A process that is silent this long is lost."""
-    control_period_s: float = 0.1
+    control_period_s: float = 0.05
     """Between two repetitions of the supervisor's word."""
+    word_life_s: float = 0.25
+    """A supervisor that did not repeat its "run" for this long is not there to look after the robot, which stands until
+    it does."""
     control_timeout_s: float = 2.0
     """A process that hears nothing from the supervisor for this long stops."""
     stop_timeout_s: float = 3.0
     """For a process to end by itself after "stop", before it is killed."""
     standstill_mps: float = 0.03
     """Below this speed the robot counts as standing."""
+    restart_burst: int = 3
+    """Restarts of one process within `restart_interval_s`; after one more loss the run ends (of the recorder's: its
+    log). 0 restarts nothing. The driver is never restarted."""
+    restart_interval_s: float = 60.0
+    """In which restarts are counted."""
+    restart_backoff_s: float = 0.2
+    """Wait before the first restart; each further one within the interval waits twice as long."""
+    restart_backoff_max_s: float = 5.0
+    """The longest wait before a restart."""
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError for a number of restarts or waits that cannot be."""
+        if self.restart_burst < 0:
+            raise ConfigError(explain("supervisor.restart_burst", "0 or more", self.restart_burst))
+        if self.restart_backoff_max_s < self.restart_backoff_s:
+            expected = f"at least restart_backoff_s = {self.restart_backoff_s:g}"
+            raise ConfigError(explain("supervisor.restart_backoff_max_s", expected, self.restart_backoff_max_s))
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +192,7 @@ class GovernorLimits:
     yaw_acceleration_radps2: float
     length_m: float
     width_m: float
+    tick_s: float = 0.1
     config: GovernorConfig = field(default_factory=GovernorConfig)
 
     @classmethod
@@ -186,5 +207,6 @@ class GovernorLimits:
             yaw_acceleration_radps2=config.acceleration_factor * spec.yaw_acceleration_max_radps2,
             length_m=spec.length_m,
             width_m=spec.width_m,
+            tick_s=spec.dt_s,
             config=config,
         )

@@ -1,7 +1,9 @@
 """The driver's process: hosts a robot, real or simulated, at the robot's rate, and stops it whatever happens.
 
 A governed command holds for its life from when it was governed (both processes read the same clock); what lay longer on
-the way is refused. When none follows the robot is told to stop. Every way out of this process goes through the stop.
+the way is refused. When none follows the robot is told to stop. On the supervisor's "hold", and when it falls silent,
+it is told to stop at once and every command is refused until "run". Every way out of this process goes through the
+stop command. It is never restarted: nobody else knows how the robot is.
 """
 
 from __future__ import annotations
@@ -66,14 +68,17 @@ class _DriverLoop:
         self.episode = order.episode
         self.goal_radius_m = order.config.goal_radius_m
         self.standstill_mps = order.config.supervisor.standstill_mps
+        self.standing_mps = order.config.governor.standing_mps
         self.period_ns = int(driver.spec.dt_s * 1e9)
         self.observations = station.link.publish_latest(station.address("observations"))
         self.governed = station.link.receive_commands(station.address("governed"))
         self.sequence = 0
         self.last_governed = -1
+        self.held = False
+        self.refused: set[str] = set()  # kinds that were told; one line each
         self.valid_until_ns: int | None = None
         self.deadlines = Deadlines(self.period_ns, now_ns())
-        station.counts.update(ticks=0, late=0, skipped=0, expired=0)
+        station.counts.update(ticks=0, late=0, skipped=0, expired=0, refused=0)
         if driver.spec.name != order.robot.name:
             raise RobonavError(explain("driver's robot", order.robot.name, driver.spec.name, "use the same --robot"))
 
@@ -86,7 +91,7 @@ class _DriverLoop:
             station.beat("ready")
             transport.wait([station.control], WAIT_NS)
         try:
-            if word == "run":
+            if word != "stop":
                 driver.arm()
                 self.drive()
         finally:
@@ -97,10 +102,19 @@ class _DriverLoop:
     def drive(self) -> None:
         """Ticks on absolute deadlines until "stop"."""
         self.deadlines = Deadlines(self.period_ns, now_ns())
-        while self.station.word() != "stop":
+        while (word := self.station.word()) != "stop":
+            self.hold(word == "hold")
             if self.deadlines.remaining_ns(now_ns()) == 0:
                 self.tick()
             self.wait_for_command()
+
+    def hold(self, wanted: bool) -> None:
+        """Stops the robot while another process is being replaced, and lets it go after."""
+        if wanted and not self.held:
+            self.driver.stop("soft")
+            self.valid_until_ns = None
+            self.station.event("held", "soft stop; commands are refused until the supervisor says run")
+        self.held = wanted
 
     def tick(self) -> Observation:
         """Reads and publishes one observation, and says how the robot is."""
@@ -137,16 +151,21 @@ class _DriverLoop:
         try:
             message = wire.decode_as(wire.GovernedMsg, frame)
         except WireError as error:
-            self.station.event("refused", str(error))
+            self.refuse("malformed", str(error))
             return
-        if message.episode != self.episode or message.sequence <= self.last_governed:
-            self.station.event("refused", f"governed command {message.sequence} of episode {message.episode}")
+        fenced = self.station.fenced("governor", message.session)
+        if fenced or message.episode != self.episode or message.sequence <= self.last_governed:
+            text = f"governed command {message.sequence} of session {message.session}, episode {message.episode}"
+            self.refuse("session" if fenced else "old", text)
+            return
+        if self.held:
+            self.station.counts["refused"] += 1
             return
         self.last_governed = message.sequence
         now = now_ns()
         valid_until_ns = min(message.stamp_ns, now) + int(message.life_ms * 1e6)
         if valid_until_ns <= now:  # this process, or the link to it, stood still for a while
-            self.station.event("refused", f"governed command {message.sequence}: late")
+            self.refuse("late", f"governed command {message.sequence}")
             return
         self.valid_until_ns = valid_until_ns
         applied = self.driver.command(VelocityCommand.of(wire.velocity_of(message), self.valid_until_ns))
@@ -159,6 +178,13 @@ class _DriverLoop:
                 **wire.velocity_fields(applied),
             )
         )
+
+    def refuse(self, kind: str, text: str) -> None:
+        """Counts a command that is not driven; the first of its kind gets a line in the log."""
+        self.station.counts["refused"] += 1
+        if kind not in self.refused:
+            self.refused.add(kind)
+            self.station.event("refused", text)
 
     def stand_still(self) -> None:
         """Reads on until the robot stands, then stops it hard; reports the last speed."""
@@ -188,6 +214,8 @@ class _DriverLoop:
             late_ticks=self.deadlines.late,
             lateness_ms=lateness_ms,
             stopped=stopped,
+            held=self.held,
+            standing=bool(np.abs(twist).max() <= self.standing_mps),
         )
         self.station.record(message)
 

@@ -6,6 +6,7 @@ import contextlib
 import os
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from deploy import transport, wire
@@ -13,6 +14,7 @@ from deploy.authority import NAVIGATOR, Request
 from deploy.config import GovernorConfig, GovernorLimits
 from deploy.endpoint import MALFORMED, Endpoint, RobotState
 from deploy.governor import NO_COMMAND, Governed, GovernorInputs, GovernorState, Seen, govern, observed, stands
+from deploy.latch import Latch
 from deploy.points import obstacle_points
 from deploy.sensors import BAD_OBSERVATION, pictures_of, unbelievable
 from deploy.station import Station
@@ -21,6 +23,8 @@ from robonav.errors import ShapeError, WireError
 from robonav.types import RobotSpec
 
 PRIORITY = -10
+HELD = "refused: hold"
+SESSION = "refused: session"
 
 
 def run_governor(station: Station) -> None:
@@ -47,9 +51,14 @@ class _Loop:
         self.governed = station.link.send_commands(station.address("governed"))
         operator = order.config.operator
         self.endpoint = Endpoint(station.link, operator, order.episode) if operator.listen else None
+        # Without operators nobody can press the e-stop, and nobody could re-arm it.
+        self.latch = Latch(order.folder, order.session > 0) if operator.listen else None
         self.state = GovernorState.start(order.episode)
+        if self.latch is not None:
+            self.state = replace(self.state, authority=self.latch.start(self.state.authority))
         self.seen: Seen | None = None  # since the last cycle
-        self.sequence = 0
+        self.sequence = order.first
+        self.held = False
 
     def run(self) -> None:
         """Until "stop"."""
@@ -57,7 +66,10 @@ class _Loop:
         station.heard_nothing_yet()
         station.beat("ready", always=True)
         deadlines = Deadlines(int(self.config.period_s * 1e9), now_ns())
-        while station.word() != "stop":
+        if self.state.authority.estop:
+            station.event("authority", f"e-stop latched: {self.state.authority.estop}")
+        while (word := station.word()) != "stop":
+            self.held = word == "hold"
             transport.wait(self.sockets(), deadlines.remaining_ns(now_ns()))
             frames = transport.received(self.observations)
             self.seen, unseen = see(frames, self.robot, self.config, self.state, self.seen)
@@ -80,23 +92,42 @@ class _Loop:
         requests, refused = [], []
         for frame in transport.received(self.commands):
             try:
-                requests.append(Request(NAVIGATOR, wire.decode_as(wire.CommandMsg, frame)))
+                command = wire.decode_as(wire.CommandMsg, frame)
             except WireError:
                 refused.append(MALFORMED)
+                continue
+            if self.station.fenced("navigator", command.session):
+                refused.append(SESSION)
+            else:
+                requests.append(Request(NAVIGATOR, command))
         if self.endpoint is not None:
             for name in self.endpoint.watch_keys(now_ns()):
                 self.station.event("keys", f"key of {name} revoked: cut off")
             requests += self.endpoint.receive(now_ns())
             refused += list(self.endpoint.refused)
             self.endpoint.refused.clear()
+        if self.held:
+            requests, held = self.hold(requests)
+            refused += held
         return requests, tuple(refused)
+
+    def hold(self, requests: list[Request]) -> tuple[list[Request], list[str]]:
+        """Takes out all commands while a process is being replaced, so that the robot is asked to stand."""
+        commands = [r for r in requests if isinstance(r.message, wire.CommandMsg)]
+        for request in commands:
+            if self.endpoint is not None and request.peer is not NAVIGATOR:
+                self.endpoint.answer(request, HELD)
+        others = [r for r in requests if not isinstance(r.message, wire.CommandMsg)]
+        return others, [HELD] if commands else []
 
     def cycle(self, requests: list[Request], refused: tuple[str, ...]) -> None:
         """Governs once, sends what may be driven, answers, and logs."""
         started = time.perf_counter()
         governed = govern(self.state, GovernorInputs(tuple(requests), self.seen), now_ns(), self.limits)
         self.state, self.seen = governed.state, None
-        message = pack(governed, refused, self.sequence, self.config, self.robot.dt_s)
+        if self.latch is not None:
+            self.latch.keep(self.state.authority)
+        message = pack(governed, refused, self.sequence, self.limits, self.station.order.session)
         self.sequence += 1
         transport.try_send(self.governed, wire.encode(message))
         for note in governed.notes:
@@ -125,7 +156,7 @@ class _Loop:
 
 
 def pack(
-    governed: Governed, refused: tuple[str, ...], sequence: int, config: GovernorConfig, tick_s: float
+    governed: Governed, refused: tuple[str, ...], sequence: int, limits: GovernorLimits, session: int = 0
 ) -> wire.GovernedMsg:
     """A cycle's outcome for the driver and the log.
 
@@ -133,10 +164,10 @@ def pack(
     on the way it was held up.
     """
     state, velocity, now = governed.state, governed.velocity, now_ns()
-    life_s = config.command_life_s
+    life_s = limits.config.command_life_s
     if velocity.any():
         left_s = life_s - (now - state.asked_ns) * 1e-9 if state.asked is not None else 0.0
-        life_s = min(life_s, max(0.0, left_s) + tick_s)
+        life_s = min(life_s, max(0.0, left_s) + limits.tick_s)
     holder = state.authority.holder
     return wire.GovernedMsg(
         sequence=sequence,
@@ -150,6 +181,7 @@ def pack(
         reasons=(*governed.reasons, *refused),
         holder="" if holder is None else holder.name,
         estop=state.authority.estop,
+        session=session,
     )
 
 

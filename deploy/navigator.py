@@ -1,4 +1,8 @@
-"""The navigator's process: newest observation in, one command out, everything that it used and decided to the log."""
+"""The navigator's process: newest observation in, one command out, everything that it used and decided to the log.
+
+One that is started in place of another begins as at an episode's start, with nothing remembered; its numbers go on
+above those of the one before.
+"""
 
 from __future__ import annotations
 
@@ -54,12 +58,13 @@ def run_navigator(station: Station) -> None:
             station.counts[why] += 1
             continue
         state, decision = policy.act(state, observation)
-        tick = station.counts["ticks"]
+        tick = order.first + station.counts["ticks"]
         command = wire.CommandMsg(
             sequence=tick,
             stamp_ns=now_ns(),
             episode=order.episode,
             observation=message.sequence,
+            session=order.session,
             **wire.velocity_fields(decision.command),
         )
         if now_ns() - message.stamp_ns > order.config.governor.observation_life_s * 1e9:
@@ -80,7 +85,7 @@ def run_navigator(station: Station) -> None:
         )
         # All in one record: an observation without its decision could not be replayed.
         station.record(message, answer, *insight(state, observation, decision, answer, order))
-        station.counts["ticks"] = tick + 1
+        station.counts["ticks"] += 1
         reset = False
         station.beat("running", total_ms, always=True)
     station.beat("done", always=True)

@@ -6,7 +6,7 @@ import contextlib
 import json
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,9 @@ class RunReport:
     records_lost: int
     log: str
     log_error: str = ""
+    restarts: dict[str, int] = field(default_factory=dict)  # by process; those that were not restarted are left out
+    losses: tuple[str, ...] = ()  # each process that was lost, and how
+    log_parts: tuple[str, ...] = ()  # files of the log, more than one when the recorder was restarted
 
     @property
     def success(self) -> bool:

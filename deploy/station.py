@@ -22,6 +22,7 @@ from robonav.errors import RobonavError
 from robonav.types import RobotSpec
 
 BEAT_PERIOD_NS = 200_000_000
+SESSION_NUMBERS = 1 << 24  # messages of one stream in a session: days of them
 _PR_SET_PDEATHSIG = 1
 
 
@@ -40,6 +41,13 @@ class Order:
     log: str
     driver_kwargs: dict[str, Any] = field(default_factory=dict)
     metadata: dict[str, str] = field(default_factory=dict)  # of the log
+    session: int = 0  # of this process: how often its role was restarted before
+    fences: dict[str, int] = field(default_factory=dict)  # by role, the first session that may be heard
+
+    @property
+    def first(self) -> int:
+        """Number of the session's first message: above all that the sessions before it can have sent."""
+        return self.session * SESSION_NUMBERS
 
 
 class Station:
@@ -54,8 +62,10 @@ class Station:
         self._status = self.link.send_records(self.address("status"))
         self._record = None if role == "recorder" else self.link.send_records(self.address("record"))
         self._said = "wait"
+        self._fences = dict(order.fences)
         self._terminated = False
         self._heard_ns = now_ns()
+        self._heard_once = False
         self._beat_ns = 0
         self._sequences = {"status": 0, "record": 0}
         self._live_with_parent()
@@ -73,14 +83,25 @@ class Station:
         return transport.ipc_address(self.order.folder, stream)
 
     def word(self) -> str:
-        """The supervisor's newest word: "wait", "run" or "stop"; "stop" for good when it is silent or gone."""
+        """The supervisor's newest word: "wait", "run", "hold" or "stop".
+
+        A "run" that was not repeated in its life is a "hold"; a long silence, or its end, is "stop" for good.
+        """
         now = now_ns()
         for frame in transport.received(self._control):
-            self._said = wire.decode_as(wire.ControlMsg, frame).state if self._said != "stop" else "stop"
-            self._heard_ns = now
+            message = wire.decode_as(wire.ControlMsg, frame)
+            self._said = message.state if self._said != "stop" else "stop"
+            for role, session in message.fences.items():
+                self._fences[role] = max(session, self._fences.get(role, 0))
+            self._heard_ns, self._heard_once = now, True
         if self._terminated or self._alone(now):
             self._said = "stop"
-        return self._said
+        old = now - self._heard_ns > self.order.config.supervisor.word_life_s * 1e9
+        return "hold" if old and self._said == "run" else self._said
+
+    def fenced(self, role: str, session: int) -> bool:
+        """Whether a role's message is of a process that was replaced since; it must not be heard."""
+        return session < self._fences.get(role, 0)
 
     def orphaned(self) -> bool:
         """Whether the supervisor is silent or gone, or SIGTERM came; for the recorder, which outlives "stop"."""
@@ -88,8 +109,16 @@ class Station:
         return self._terminated or self._alone(now_ns())
 
     def _alone(self, now: int) -> bool:
-        silent = now - self._heard_ns > self.order.config.supervisor.control_timeout_s * 1e9
+        config = self.order.config.supervisor
+        # Before its first word the supervisor may still be busy with starting the others.
+        patience_s = config.control_timeout_s if self._heard_once else config.start_timeout_s
+        silent = now - self._heard_ns > patience_s * 1e9
         return silent or os.getppid() != self.order.supervisor_pid
+
+    @property
+    def terminated(self) -> bool:
+        """Whether SIGTERM came."""
+        return self._terminated
 
     @property
     def control(self) -> Any:
@@ -113,7 +142,14 @@ class Station:
         now = now_ns()
         if always or now - self._beat_ns >= BEAT_PERIOD_NS:
             self._beat_ns = now
-            self.send_status(wire.HeartbeatMsg, role=self.role, state=state, last_ms=last_ms, counts=dict(self.counts))
+            self.send_status(
+                wire.HeartbeatMsg,
+                role=self.role,
+                state=state,
+                last_ms=last_ms,
+                counts=dict(self.counts),
+                session=self.order.session,
+            )
 
     def record(self, *messages: Any) -> None:
         """Sends messages of one moment to the recorder, without waiting; what finds no room is counted."""

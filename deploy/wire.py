@@ -65,6 +65,7 @@ class CommandMsg(Message, frozen=True, array_like=True, kw_only=True, tag="cmd")
     vx_mps: SpeedMps
     vy_mps: SpeedMps
     yaw_rate_radps: YawRateRadps
+    session: Count = 0  # of the process: 0 for the first, one more for each that was started in its place
 
 
 class GovernedMsg(Message, frozen=True, array_like=True, kw_only=True, tag="gov"):
@@ -78,6 +79,7 @@ class GovernedMsg(Message, frozen=True, array_like=True, kw_only=True, tag="gov"
     reasons: tuple[str, ...]
     holder: str = ""  # name of the commander who holds the lease
     estop: str = ""  # who pressed the e-stop and why; empty when it is not latched
+    session: Count = 0  # of the governor's process
 
 
 class AppliedMsg(Message, frozen=True, array_like=True, kw_only=True, tag="applied"):
@@ -116,6 +118,8 @@ class StatusMsg(Message, frozen=True, array_like=True, kw_only=True, tag="status
     late_ticks: Count
     lateness_ms: Finite
     stopped: bool  # the driver has stopped the robot for good
+    held: bool = False  # the driver refuses commands while a process is being restarted
+    standing: bool = False  # no part of the measured twist is above the robot's standstill
 
 
 class HeartbeatMsg(Message, frozen=True, array_like=True, kw_only=True, tag="beat"):
@@ -125,12 +129,17 @@ class HeartbeatMsg(Message, frozen=True, array_like=True, kw_only=True, tag="bea
     state: str  # "ready", "running" or "done"
     last_ms: Number
     counts: dict[str, Count]
+    session: Count = 0
 
 
 class ControlMsg(Message, frozen=True, array_like=True, kw_only=True, tag="control"):
-    """The supervisor's word, repeated: "wait", "run" or "stop"."""
+    """The supervisor's word, repeated: "wait", "run", "hold" (the robot stands while a process is restarted) or "stop".
+
+    `fences`: by role, the first session that may still be heard; what an earlier one sent is refused.
+    """
 
     state: str
+    fences: dict[str, Count] = msgspec.field(default_factory=dict)
 
 
 class EventMsg(Message, frozen=True, array_like=True, kw_only=True, tag="event"):

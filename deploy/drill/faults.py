@@ -172,10 +172,10 @@ def processes() -> tuple[Fault, ...]:
 def endings() -> tuple[Fault, ...]:
     """Faults after which a process is another one, or the run is over."""
     return (
-        Fault("very slow step", "a step of the policy that takes 5 s", "stops", slow(5000), after="any"),
-        Fault("navigator killed", "SIGKILL", "stops", kill("navigator"), after="any"),
-        Fault("governor killed", "SIGKILL", "stops", kill("governor"), after="any"),
-        Fault("recorder killed", "SIGKILL", "drives on", kill("recorder"), after="any"),
+        Fault("navigator killed", "SIGKILL; another takes its place", "stops", kill("navigator")),
+        Fault("very slow step", "a step of the policy that takes 5 s", "stops", slow(5000)),
+        Fault("governor killed", "SIGKILL; another takes its place", "stops", kill("governor")),
+        Fault("recorder killed", "SIGKILL; another takes its place", "drives on", kill("recorder")),
         Fault("disk full", "the log cannot grow", "drives on", full_disk, after="any"),
         Fault("driver killed", "SIGKILL: the robot's own hold ends", "stops", kill("driver"), after="ends"),
         Fault("supervisor killed", "SIGKILL", "stops", kill("supervisor"), after="ends"),

@@ -14,7 +14,7 @@ from deploy import keys
 from deploy.authority import LEASE, OLD_SEQUENCE
 from deploy.drill.cable import Cable
 from deploy.drill.faults import HOUR_NS, Fault, Window
-from deploy.drill.pilot import AWAY, PERIOD_S, Pilot
+from deploy.drill.pilot import AWAY, PERIOD_S, STILL, Pilot
 from deploy.drill.session import Session
 from deploy.drill.shared import zero_time_ms
 from deploy.remote import Remote
@@ -83,12 +83,13 @@ def replayed(session: Session) -> Window:
     with Pilot(session, pair) as pilot:
         pilot.take_over()
         pilot.drive(WARM_S)
-        time.sleep(0.6)
-        began_ns, frames, numbers = now_ns(), list(pilot.frames), set(pilot.sent)
+        frames, numbers = list(pilot.frames), set(pilot.sent)
+        pilot.drive(0.6, STILL)
         pilot.answers.clear()
+        began_ns = now_ns()
         _send_all(pilot, frames, pilot)
         with Pilot(session, pair) as again:
-            again.poll_until(lambda: again.remote.state is not None, 2.0)
+            again.poll_until(lambda: pilot.keep_still() or again.remote.state is not None, 5.0)
             _send_all(again, frames, pilot)
             ended_ns = now_ns()
             answers = [answer for answer in (*pilot.answers, *again.answers) if answer.to in numbers]
@@ -101,7 +102,7 @@ def _send_all(pilot: Pilot, frames: list[bytes], holder: Pilot) -> None:
     """Sends old frames; the holder of the lease meanwhile keeps it by asking for a standstill."""
     for frame in frames:
         pilot.remote.send_frame(frame)
-        holder.command(np.zeros(3))
+        holder.keep_still()
         pilot.poll()
         holder.poll()
         time.sleep(PERIOD_S)

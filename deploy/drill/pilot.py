@@ -18,6 +18,7 @@ from robonav.errors import LinkError
 
 PERIOD_S = 0.05
 AHEAD = np.array([0.4, 0.0, 0.3])
+STILL = np.zeros(3)
 AWAY = np.array([-0.123, 0.0, 0.0])  # nobody else asks for it, so that it is seen on the tape
 
 
@@ -38,6 +39,7 @@ class Pilot:
         self.sent: dict[int, int] = {}  # number to when it left
         self.frames: list[bytes] = []
         self._clock_ns = clock_ns
+        self._kept_ns = 0
 
     def __enter__(self) -> Pilot:
         """Not connected yet."""
@@ -106,6 +108,14 @@ class Pilot:
         if self.remote.send_frame(frame):
             self.sent[number] = now
             self.frames.append(frame)
+
+    def keep_still(self) -> None:
+        """Asks for a standstill when it is due, so that the lease stays ours."""
+        now = now_ns()
+        if now - self._kept_ns >= PERIOD_S * 1e9:
+            self._kept_ns = now
+            self.command(STILL)
+            self.poll()
 
     @property
     def accepted(self) -> int:

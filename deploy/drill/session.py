@@ -30,7 +30,7 @@ from robonav.errors import LinkError
 from robonav.types import RobotSpec
 
 HERE = Path(__file__).parent
-START_S, DRIVING_S, DRIVES_S = 60.0, 0.5, 15.0
+START_S, DRIVING_S, DRIVES_S = 90.0, 0.5, 45.0
 LEASE_S = 1.6  # of the drill: longer than a link is cut, so that what moves after it came late
 KEYS = {"alice": "commander", "bob": "commander", "leaver": "commander", "gate": "estop", "eye": "observer"}
 
@@ -56,7 +56,9 @@ class Session:
         self.address = f"tcp://127.0.0.1:{free_port()}"
         operator = replace(config.operator, listen=self.address, keys=str(self.folder / "keys"))
         governor = replace(config.governor, lease_s=LEASE_S)
-        self.config = replace(config, operator=operator, governor=governor, time_limit_s=3600.0)
+        supervisor = replace(config.supervisor, restart_burst=100)
+        parts = {"operator": operator, "governor": governor, "supervisor": supervisor}
+        self.config = replace(config, **parts, time_limit_s=3600.0)
         self.report: dict[str, Any] = {}
         self._processes: list[subprocess.Popen[str]] = []
 

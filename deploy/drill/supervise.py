@@ -11,15 +11,16 @@ from robonav.config import from_mapping
 from robonav.errors import RobonavError
 
 
+DRIVER = "deploy.drill.robot:make_driver"
+
+
 def main() -> int:
     """Reads what to run from standard input as JSON, and prints the report as JSON."""
     order = json.loads(sys.stdin.read())
     config = from_mapping(DeployConfig, order["config"], "config")
     kwargs = {"folder": order["folder"], "robot": order["robot"]}
     try:
-        report = run(
-            order["bundle"], "deploy.drill.robot:make_driver", order["log"], driver_kwargs=kwargs, config=config
-        )
+        report = run(order["bundle"], DRIVER, order["log"], driver_kwargs=kwargs, config=config)
     except RobonavError as error:
         print(json.dumps({"outcome": "not started", "detail": str(error)}))
         return 2
