@@ -10,7 +10,6 @@ from deploy.supervisor import run
 from robonav.config import from_mapping
 from robonav.errors import RobonavError
 
-
 DRIVER = "deploy.drill.robot:make_driver"
 
 
