@@ -174,7 +174,7 @@ def _python(module: list[str], environment: dict[str, str]) -> subprocess.Popen[
         stderr=subprocess.DEVNULL,
         env={**os.environ, "PYTHONPATH": path, **environment},
         text=True,
-        start_new_session=True,
+        preexec_fn=os.setpgrp,  # Ctrl-C in a terminal is for the drill, which ends the others
     )
 
 
