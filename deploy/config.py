@@ -138,14 +138,20 @@ class OperatorConfig:
     """How often the robot's state is sent to those who said hello."""
     hello_life_s: float = 3.0
     """Who did not say hello for this long is sent nothing more."""
+    estop_link: Literal["optional", "required"] = "optional"
+    """Whether the robot moves only while somebody holds the e-stop (robonav estop hold); losing that link presses it."""
+    estop_link_s: float = 1.0
+    """For which a link that is required may be silent."""
     revoke_s: float = 0.25
     """Between two looks at the keys; a key that was revoked meanwhile is cut off."""
 
     def __post_init__(self) -> None:
         """Raises ConfigError for a rate or time that cannot be."""
-        for key in ("rate_hz", "state_hz", "hello_life_s", "revoke_s"):
+        for key in ("rate_hz", "state_hz", "hello_life_s", "revoke_s", "estop_link_s"):
             if not getattr(self, key) > 0:
                 raise ConfigError(explain(f"operator.{key}", "a number above 0", getattr(self, key)))
+        if self.estop_link not in ("optional", "required"):
+            raise ConfigError(explain("operator.estop_link", "optional or required", f"'{self.estop_link}'"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from deploy.authority import Authority, Request, lapse, rule
+from deploy.authority import Authority, Request, lapse, rule, watch_link
 from deploy.config import GovernorConfig, GovernorLimits
 from deploy.corridor import Scan, is_clear, safe_velocity
 from deploy.motion import Motion, brake, drive, within_speed
@@ -22,6 +22,7 @@ from deploy.sensors import BLIND_SCAN, Picture, Watch, frozen, watch, went_blind
 from deploy.wire import CommandMsg
 
 ESTOP = "e-stop"
+NO_LINK = "no e-stop link"
 NO_COMMAND = "no command"
 EXPIRED = "expired"
 NO_OBSERVATION = "no observation"
@@ -69,9 +70,9 @@ class GovernorState:
     governed_ns: int | None = None
 
     @classmethod
-    def start(cls, episode: int) -> GovernorState:
-        """Before anything came."""
-        return cls(Authority(episode))
+    def start(cls, episode: int, estop_link_s: float = 0.0) -> GovernorState:
+        """Before anything came; `estop_link_s` as in `Authority.link_s`."""
+        return cls(Authority(episode, link_s=estop_link_s))
 
 
 class Governed(NamedTuple):
@@ -143,9 +144,11 @@ def _hear(
 ) -> tuple[GovernorState, tuple[str, ...], tuple[str, ...]]:
     """Takes the requests in, in order: the state, an answer to each, and what changed."""
     standing = stands(state, now_ns, config)
-    ruling = lapse(state.authority, now_ns)
-    answers, notes = [], [ruling.note]
-    state = replace(state, authority=ruling.authority)
+    answers, notes = [], []
+    for look in (watch_link, lapse):
+        ruling = look(state.authority, now_ns)
+        notes.append(ruling.note)
+        state = replace(state, authority=ruling.authority)
     for request in requests:
         ruling = rule(state.authority, request, now_ns, config, standing)
         state = replace(state, authority=ruling.authority)
@@ -167,6 +170,8 @@ def _why_stop(state: GovernorState, now_ns: int, config: GovernorConfig) -> str:
     seen = state.seen
     if state.authority.estop:
         return ESTOP
+    if state.authority.link_s and state.authority.hand_ns is None:
+        return NO_LINK
     if state.asked is None:
         return NO_COMMAND
     if now_ns - state.asked_ns > config.command_life_s * 1e9:

@@ -11,7 +11,7 @@ from typing import Any
 
 from deploy import transport, wire
 from deploy.authority import NAVIGATOR, Request
-from deploy.config import GovernorConfig, GovernorLimits
+from deploy.config import GovernorConfig, GovernorLimits, OperatorConfig
 from deploy.endpoint import MALFORMED, Endpoint, RobotState
 from deploy.governor import NO_COMMAND, Governed, GovernorInputs, GovernorState, Seen, govern, observed, stands
 from deploy.latch import Latch
@@ -19,7 +19,7 @@ from deploy.points import obstacle_points
 from deploy.sensors import BAD_OBSERVATION, pictures_of, unbelievable
 from deploy.station import Station
 from deploy.timing import Deadlines, now_ns
-from robonav.errors import ShapeError, WireError
+from robonav.errors import LinkError, ShapeError, WireError, explain
 from robonav.types import RobotSpec
 
 PRIORITY = -10
@@ -53,7 +53,7 @@ class _Loop:
         self.endpoint = Endpoint(station.link, operator, order.episode) if operator.listen else None
         # Without operators nobody can press the e-stop, and nobody could re-arm it.
         self.latch = Latch(order.folder, order.session > 0) if operator.listen else None
-        self.state = GovernorState.start(order.episode)
+        self.state = GovernorState.start(order.episode, _link_s(operator))
         if self.latch is not None:
             self.state = replace(self.state, authority=self.latch.start(self.state.authority))
         self.seen: Seen | None = None  # since the last cycle
@@ -209,6 +209,20 @@ def see(
             pictures = pictures_of(o, robot)
             seen = observed(points, o.twist_base, o.tilt_rad, now_ns(), o.stamp_ns, pictures)
     return seen, tuple(refused)
+
+
+def _link_s(operator: OperatorConfig) -> float:
+    """For how long the e-stop's link may be silent; 0 where none is required.
+
+    Raises:
+        LinkError: one is required, but nobody can connect.
+    """
+    if operator.estop_link == "optional":
+        return 0.0
+    if not operator.listen:
+        do = "give --listen, or set operator.listen"
+        raise LinkError(explain("operator.estop_link = required", "an address to listen on", "none", do))
+    return operator.estop_link_s
 
 
 def _count(station: Station, reasons: tuple[str, ...]) -> None:

@@ -110,6 +110,10 @@ class Remote:
         self.connect(timeout_s)
         self._insist(wire.EStopMsg, timeout_s, action="rearm")
 
+    def hold(self) -> bool:
+        """Says once that a hand is at the e-stop; repeat it a few times a second. False when there is no link now."""
+        return self._send(wire.EStopMsg, action="hold") is not None
+
     def lease(self, action: str = "take", timeout_s: float = 2.0) -> None:
         """Takes (or renews) or releases the commander's lease.
 

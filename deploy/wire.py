@@ -150,9 +150,12 @@ class EventMsg(Message, frozen=True, array_like=True, kw_only=True, tag="event")
 
 
 class EStopMsg(Message, frozen=True, array_like=True, kw_only=True, tag="estop"):
-    """Press (anyone, at any time: neither number nor episode is checked) or re-arm the e-stop; `text` says why."""
+    """Press (anyone, at any time: neither number nor episode is checked) or re-arm the e-stop; `text` says why.
 
-    action: Literal["press", "rearm"]
+    "hold" says that a hand is at it, and is repeated as long as that is so.
+    """
+
+    action: Literal["press", "rearm", "hold"]
     text: Text = ""
 
 
