@@ -139,7 +139,7 @@ class OperatorConfig:
     hello_life_s: float = 3.0
     """Who did not say hello for this long is sent nothing more."""
     estop_link: Literal["optional", "required"] = "optional"
-    """Whether the robot moves only while somebody holds the e-stop (robonav estop hold); losing that link presses it."""
+    """Whether the robot moves only while somebody holds the e-stop (robonav estop hold); losing the link presses it."""
     estop_link_s: float = 1.0
     """For which a link that is required may be silent."""
     revoke_s: float = 0.25

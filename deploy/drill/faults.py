@@ -16,7 +16,9 @@ from deploy.drill.session import Session, clock_library
 from deploy.timing import now_ns
 
 Requires = Literal["stops", "drives on", "refused"]
-Life = Literal["command", "observation", "revoke", "none"]  # of what falls silent; the bound is it and a tick
+Life = Literal[
+    "command", "observation", "revoke", "estop link", "none"
+]  # of what falls silent; the bound is it and a tick
 
 FREEZE_S = 1.0  # shorter than the supervisor's patience, so that the process wakes up in the same run
 WATCH_S = 1.2
@@ -43,6 +45,7 @@ class Fault:
     life: Life = "command"
     reason: str = ""  # that the governor's log must give meanwhile
     after: Literal["drives on", "ends", "any"] = "drives on"
+    hand: bool = False  # in a run that needs somebody at the e-stop's link
     needs: Callable[[], str] = lambda: ""  # why it cannot be tried on this computer, or ""
 
 
@@ -60,11 +63,11 @@ def freeze(role: str, seconds: float = FREEZE_S) -> Callable[[Session], Window]:
     return attack
 
 
-def kill(role: str) -> Callable[[Session], Window]:
-    """SIGKILL."""
+def kill(role: str, how: signal.Signals = signal.SIGKILL) -> Callable[[Session], Window]:
+    """A signal that ends the process at once."""
 
     def attack(session: Session) -> Window:
-        began_ns = session.send(role, signal.SIGKILL)
+        began_ns = session.send(role, how)
         time.sleep(WATCH_S if role in ("recorder", "supervisor", "driver") else 0.5)
         return Window(began_ns, now_ns())
 
@@ -175,6 +178,7 @@ def endings() -> tuple[Fault, ...]:
         Fault("navigator killed", "SIGKILL; another takes its place", "stops", kill("navigator")),
         Fault("very slow step", "a step of the policy that takes 5 s", "stops", slow(5000)),
         Fault("governor killed", "SIGKILL; another takes its place", "stops", kill("governor")),
+        Fault("governor aborts", "SIGABRT, as by a library", "stops", kill("governor", signal.SIGABRT)),
         Fault("recorder killed", "SIGKILL; another takes its place", "drives on", kill("recorder")),
         Fault("disk full", "the log cannot grow", "drives on", full_disk, after="any"),
         Fault("driver killed", "SIGKILL: the robot's own hold ends", "stops", kill("driver"), after="ends"),

@@ -89,7 +89,9 @@ def replayed(session: Session) -> Window:
         began_ns = now_ns()
         _send_all(pilot, frames, pilot)
         with Pilot(session, pair) as again:
-            again.poll_until(lambda: pilot.keep_still() or again.remote.state is not None, 5.0)
+            while again.remote.state is None and now_ns() - began_ns < 10_000_000_000:
+                pilot.keep_still()
+                again.poll_until(lambda: True, PERIOD_S)
             _send_all(again, frames, pilot)
             ended_ns = now_ns()
             answers = [answer for answer in (*pilot.answers, *again.answers) if answer.to in numbers]
@@ -184,6 +186,19 @@ def pressed(session: Session) -> Window:
         return Window(began_ns, ended_ns)
 
 
+def let_go(session: Session) -> Window:
+    """The program that holds the e-stop's link is killed; the e-stop is re-armed by another one that holds it."""
+    assert session.hand is not None
+    began_ns = now_ns()
+    session.hand.kill()
+    time.sleep(session.config.operator.estop_link_s + 0.8)
+    ended_ns = now_ns()
+    session.take_hand()
+    with Remote(session.address, session.pair("gate")) as gate:
+        gate.rearm(5.0)
+    return Window(began_ns, ended_ns)
+
+
 def links() -> tuple[Fault, ...]:
     """All of them."""
     return (
@@ -197,3 +212,9 @@ def links() -> tuple[Fault, ...]:
         Fault("unlisted key", "a key that nobody allowed", "refused", unlisted, "none"),
         Fault("garbage messages", "1000, from a commander's key", "refused", garbage, "none"),
     )
+
+
+def hands() -> tuple[Fault, ...]:
+    """Those of a run that needs somebody at the e-stop."""
+    about = "who holds it is killed, where one is required"
+    return (Fault("e-stop link lost", about, "stops", let_go, "estop link", reason="e-stop", hand=True),)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from deploy import wire
 from deploy.config import DeployConfig
 from deploy.drill.faults import Fault, Window, endings, processes
-from deploy.drill.link_faults import links
+from deploy.drill.link_faults import hands, links
 from deploy.drill.session import Session, quiet_files
 from deploy.drill.shared import zero_after_ms, zero_time_ms
 from deploy.log_reader import Log, read_log
@@ -37,7 +38,7 @@ class Result:
 
 def all_faults() -> tuple[Fault, ...]:
     """The list that the tests and the doctor use, in an order in which one run serves many."""
-    return (*processes(), *links(), *endings())
+    return (*processes(), *links(), *endings(), *hands())
 
 
 def choose(names: Sequence[str]) -> tuple[Fault, ...]:
@@ -76,14 +77,16 @@ def drill(
     yield from (_skipped(fault, fault.needs()) for fault in faults if fault.needs())
     with quiet_files():
         while waiting:
-            with Session(bundle, robot, config) as session:
-                tried = list(_try(session, waiting, tell))
+            hand, group = next(itertools.groupby(waiting, lambda fault: fault.hand))
+            together = list(group)
+            with Session(bundle, robot, config, hand) as session:
+                tried = list(_try(session, together, tell))
                 waiting = waiting[len(tried) :]
                 session.end()
                 yield from _judge(session, tried)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass
 class _Trial:
     fault: Fault
     window: Window | None
@@ -103,7 +106,7 @@ def _try(session: Session, faults: Sequence[Fault], tell: Callable[[str], None])
         yield trial
         if fault.after == "ends" or not session.wait_driving():
             if fault.after == "drives on":
-                object.__setattr__(trial, "result", _fail(trial.result, "the robot did not drive on after it"))
+                trial.result = _fail(trial.result, "the robot did not drive on after it")
             return
 
 
@@ -120,6 +123,7 @@ def bound_ms(fault: Fault, session: Session) -> float:
         "command": command_ms,
         "observation": config.governor.observation_life_s * 1e3,
         "revoke": config.operator.revoke_s * 1e3 + command_ms,
+        "estop link": config.operator.estop_link_s * 1e3,
     }
     return lives[fault.life] + tick_ms
 
@@ -150,7 +154,7 @@ def _result(session: Session, fault: Fault, measured: float | None, wrong: str) 
 
 def _fail(result: Result, said: str) -> Result:
     said = f"{result.said}; {said}" if result.said else said
-    return Result(*(getattr(result, name) for name in Result.__slots__[:5]), False, said)
+    return replace(result, passed=False, said=said)
 
 
 def _skipped(fault: Fault, why: str) -> Result:

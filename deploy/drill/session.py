@@ -15,14 +15,15 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from numpy.typing import NDArray
 
-from deploy import keys, transport
+from deploy import keys
 from deploy.bundle import find_bundle
 from deploy.config import DeployConfig
 from deploy.drill.shared import BODY_FILE, SWITCH, SWITCH_FILE, read_tape, shared, zero_time_ms
+from deploy.processes import ROLES
 from deploy.timing import now_ns
 from policies.bundle import load_bundle
 from robonav.config import to_mapping
@@ -42,24 +43,27 @@ class Session:
         bundle: folder or name; the shipped one if None.
         robot: preset; the bundle must fit it.
         config: of the run; where operators connect, the lease and the time limit are the drill's.
+        hand: whether the run needs somebody at the e-stop's link, who is then there.
 
     Raises:
         LinkError: the run did not start.
     """
 
-    def __init__(self, bundle: str | Path | None, robot: str, config: DeployConfig) -> None:
+    def __init__(self, bundle: str | Path | None, robot: str, config: DeployConfig, hand: bool = False) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="robonav-drill-"))
         self.log = self.folder / "drill.mcap"
         self.bundle = self.folder / "bundle"
         self.robot = robot
         self._shipped = find_bundle(bundle)
         self.address = f"tcp://127.0.0.1:{free_port()}"
-        operator = replace(config.operator, listen=self.address, keys=str(self.folder / "keys"))
+        link: Literal["required", "optional"] = "required" if hand else "optional"
+        operator = replace(config.operator, listen=self.address, keys=str(self.folder / "keys"), estop_link=link)
         governor = replace(config.governor, lease_s=LEASE_S)
         supervisor = replace(config.supervisor, restart_burst=100)
-        parts = {"operator": operator, "governor": governor, "supervisor": supervisor}
-        self.config = replace(config, **parts, time_limit_s=3600.0)
+        self.config = replace(config, operator=operator, governor=governor, supervisor=supervisor, time_limit_s=3600.0)
         self.report: dict[str, Any] = {}
+        self.hand: subprocess.Popen[str] | None = None
+        self._needs_hand = hand
         self._processes: list[subprocess.Popen[str]] = []
 
     def __enter__(self) -> Session:
@@ -148,10 +152,20 @@ class Session:
         self.supervisor.stdin.write(json.dumps({**order, "config": to_mapping(self.config)}))
         self.supervisor.stdin.close()
         self.supervisor.stdin = None
-        if not wait_until(lambda: (self.folder / "tape").exists() and len(self.tape()) > 0, START_S, self.alive):
+        there = lambda: len(self.pids()) > len(ROLES) and (self.folder / "tape").exists()  # noqa: E731
+        if not wait_until(lambda: there() and len(self.tape()) > 0, START_S, self.alive):
             self._complain("did not start")
+        if self._needs_hand:
+            self.take_hand()
         if not self.wait_driving():
             self._complain("does not drive")
+
+    def take_hand(self) -> None:
+        """Somebody holds the e-stop's link: the program that a person would use."""
+        key = str(self.folder / "keys" / "gate.key")
+        words = ["robonav", "estop", "hold", "--connect", self.address, "--key", key, "--timeout-s", "20"]
+        self.hand = _python(words, {})
+        self._processes.append(self.hand)
 
     def _complain(self, what: str) -> None:
         self.end()
@@ -242,6 +256,3 @@ def quiet_files() -> Iterator[None]:
             if path is not None:
                 path.unlink(missing_ok=True)
         _LIBRARY.clear()
-
-
-__all__ = ["Session", "clock_library", "free_port", "quiet_files", "transport", "wait_until", "workers"]

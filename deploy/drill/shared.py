@@ -55,7 +55,7 @@ def zero_after_ms(tape: NDArray[Any], fault_ns: int, until_ns: int) -> float:
         fault_ns: when the fault began.
         until_ns: end of the window, when the fault is taken back.
     """
-    moving = tape["velocity"].any(axis=1)
+    moving = np.abs(tape["velocity"]).max(axis=1) > 0
     before = np.flatnonzero(tape["stamp_ns"] <= until_ns)
     if not len(before) or moving[before[-1]]:
         return float("inf")
@@ -69,5 +69,5 @@ def zero_after_ms(tape: NDArray[Any], fault_ns: int, until_ns: int) -> float:
 def zero_time_ms(tape: NDArray[Any], from_ns: int, until_ns: int) -> float:
     """Milliseconds of the window in which the command was zero."""
     stamps = np.concatenate([tape["stamp_ns"], [until_ns]]).clip(from_ns, until_ns)
-    still = ~tape["velocity"].any(axis=1)
+    still = np.abs(tape["velocity"]).max(axis=1) == 0
     return float(np.diff(stamps)[still].sum() * 1e-6)
