@@ -16,6 +16,7 @@ from deploy.log_messages import pack_belief, pack_map, pack_rollout
 from deploy.station import Order, Station
 from deploy.timing import now_ns
 from policies.bundle_policy import BundlePolicy, BundleState, load
+from robonav.errors import BundleError, explain
 from robonav.types import Decision, Observation, RobotSpec
 
 POLL_NS = 100_000_000
@@ -27,12 +28,13 @@ def run_navigator(station: Station) -> None:
     """Loads the bundle, warms it up, and answers observations until told to stop.
 
     Raises:
-        BundleError: damaged, or of another robot.
+        BundleError: damaged, of another robot, or not the one that the run began with.
         ShapeError: an observation does not fit the robot.
     """
     order = station.order
     _one_thread()
     policy = load(order.bundle, order.robot, order.config.planner)
+    _same_bundle(policy.bundle.sha256, order)
     _warm_up(policy, order.robot)
     observations = station.link.subscribe_latest(station.address("observations"))
     commands = station.link.send_commands(station.address("commands"))
@@ -103,6 +105,14 @@ def insight(
         pose = observation.pose_odom_base
         found.append(pack_map(state.situation.grid, pose, config.map_radius_m, answer))
     return found
+
+
+def _same_bundle(sha256: str, order: Order) -> None:
+    """Raises BundleError where the folder holds another bundle by now: a run that was begun with one ends with it."""
+    begun = order.metadata.get("bundle_sha256", sha256)
+    if sha256 != begun:
+        do = "end the run and start it with the bundle that is meant"
+        raise BundleError(explain(order.bundle, f"the bundle {begun[:12]} of this run", sha256[:12], do))
 
 
 def _unusable(observation: Observation, order: Order, now: int) -> str:

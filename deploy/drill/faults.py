@@ -139,6 +139,19 @@ def swapped_bundle(session: Session) -> Window:
     return window
 
 
+def lost_with_its_bundle(session: Session) -> Window:
+    """The navigator is killed when another graph lies in its bundle's place: none may drive until it is put back."""
+    path = session.bundle / "policy.onnx"
+    kept = path.read_bytes()
+    path.write_bytes(os.urandom(4096))
+    try:
+        began_ns = session.send("navigator", signal.SIGKILL)
+        time.sleep(6.0)
+        return Window(began_ns, now_ns())
+    finally:
+        path.write_bytes(kept)
+
+
 def processes() -> tuple[Fault, ...]:
     """Faults of a run's own processes, of its computer and of its sensors."""
     freezing: dict[str, dict[str, Any]] = {
@@ -179,6 +192,7 @@ def endings() -> tuple[Fault, ...]:
         Fault("very slow step", "a step of the policy that takes 5 s", "stops", slow(5000)),
         Fault("governor killed", "SIGKILL; another takes its place", "stops", kill("governor")),
         Fault("governor aborts", "SIGABRT, as by a library", "stops", kill("governor", signal.SIGABRT)),
+        Fault("no bundle to restart", "the navigator is killed, its bundle damaged", "stops", lost_with_its_bundle),
         Fault("recorder killed", "SIGKILL; another takes its place", "drives on", kill("recorder")),
         Fault("disk full", "the log cannot grow", "drives on", full_disk, after="any"),
         Fault("driver killed", "SIGKILL: the robot's own hold ends", "stops", kill("driver"), after="ends"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import signal
 import time
 from typing import Any
 
@@ -15,7 +16,7 @@ from deploy.authority import LEASE, OLD_SEQUENCE
 from deploy.drill.cable import Cable
 from deploy.drill.faults import HOUR_NS, Fault, Window
 from deploy.drill.pilot import AWAY, PERIOD_S, STILL, Pilot
-from deploy.drill.session import Session
+from deploy.drill.session import Session, wait_until
 from deploy.drill.shared import zero_time_ms
 from deploy.remote import Remote
 from deploy.timing import now_ns
@@ -186,6 +187,27 @@ def pressed(session: Session) -> Window:
         return Window(began_ns, ended_ns)
 
 
+def killed_while_pressed(session: Session) -> Window:
+    """The governor is killed while its e-stop is latched; the one in its place must not let the robot go."""
+    with Remote(session.address, session.pair("gate")) as gate:
+        gate.connect(5.0)
+        began_ns = now_ns()
+        gate.press("drill")
+        time.sleep(0.5)
+        before = session.pids()["governor"]
+        session.send("governor", signal.SIGKILL)
+        back = wait_until(lambda: session.pids().get("governor", before) != before, 30.0)
+        gate.state = None
+        gate.connect(60.0)
+        time.sleep(3.0)
+        gate.poll()
+        ended_ns = now_ns()
+        latched = gate.state.estop if gate.state is not None else ""
+        gate.rearm(10.0)
+        wrong = "" if back and "gate: drill" in latched else f"the e-stop of the new governor says '{latched}'"
+        return Window(began_ns, ended_ns, wrong)
+
+
 def let_go(session: Session) -> Window:
     """The program that holds the e-stop's link is killed; the e-stop is re-armed by another one that holds it."""
     assert session.hand is not None
@@ -203,6 +225,7 @@ def links() -> tuple[Fault, ...]:
     """All of them."""
     return (
         Fault("e-stop", "pressed over the link, re-armed after", "stops", pressed, reason="e-stop"),
+        Fault("governor killed, e-stop latched", "another takes its place", "stops", killed_while_pressed),
         Fault("link cut", f"cut for {CUT_S:g} s under a remote commander", "stops", cut, reason="expired"),
         Fault("commander's clock off", "by a day", "drives on", odd_clock),
         Fault("commander's clock jumps", "back by an hour", "stops", clock_jumps, reason="refused: late"),

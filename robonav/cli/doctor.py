@@ -94,13 +94,13 @@ def _drill(args: DoctorArgs, config: DeployConfig) -> int:
 
     if args.only == ("?",):
         for fault in choose(()):
-            print(f"{fault.name:<24} {fault.requires:<10} {fault.about}")
+            print(f"{fault.name:<32} {fault.requires:<10} {fault.about}")
         return 0
     if not sys.platform.startswith("linux"):
         raise UsageError(explain("--drill", "Linux, whose /proc shows the processes", sys.platform))
     faults = choose(args.only)
     if not args.json:
-        print(f"{'fault':<24} {'must':<13} {'measured':>10} {'at most':>9}")
+        print(f"{'fault':<32} {'must':<13} {'measured':>10} {'at most':>9}")
     results = []
     for result in drill(faults, args.bundle, args.robot, config, _tell):
         results.append(result)
@@ -124,5 +124,5 @@ def _tell(name: str) -> None:
 def _row(result: Result) -> str:
     mark = "left out" if result.skipped else "ok" if result.passed else "FAILED"
     measured = "-" if result.measured_ms is None else f"{result.measured_ms:.0f} ms"
-    row = f"{result.fault:<24} {result.requires:<13} {measured:>10} {result.bound_ms:>6.0f} ms  {mark}"
+    row = f"{result.fault:<32} {result.requires:<13} {measured:>10} {result.bound_ms:>6.0f} ms  {mark}"
     return f"{row}: {result.said}" if result.said else row
