@@ -59,6 +59,10 @@ class Children:
         """Exit status of a process that has ended, None of one that lives."""
         return self._processes[role].poll()
 
+    def pids(self) -> dict[str, int]:
+        """Process ids by role."""
+        return {role: child.pid for role, child in self._processes.items()}
+
     def running(self, roles: Sequence[str]) -> list[str]:
         """Those that were started and live."""
         return [r for r in roles if r in self._processes and self._processes[r].poll() is None]

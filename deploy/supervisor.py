@@ -26,10 +26,12 @@ from deploy.config import DeployConfig
 from deploy.processes import ROLES
 from deploy.recorder import REPORT_EVENT
 from deploy.recovery import Recovery
-from deploy.report import COLLISION, INTERRUPTED, SUCCESS, TIMEOUT, RunReport, check_log_path, run_metadata
+from deploy.report import COLLISION, INTERRUPTED, SUCCESS, TIMEOUT, RunReport, check_log_path, run_metadata, timing
+from deploy.resources import Resources
 from deploy.restarts import log_parts
-from deploy.station import Order
-from deploy.timing import now_ns, summarise
+from deploy.station import Order, open_topic
+from deploy.timing import Stages, now_ns
+from deploy.topics import SUPERVISOR
 from deploy.watch import Watch
 from policies.bundle import load_bundle
 from policies.contract import check_robot
@@ -108,16 +110,17 @@ class _Run:
         self.on_status = on_status
         self.config = order.config.supervisor
         self.interrupted = interrupted
-        self.control = link.publish_latest(transport.ipc_address(order.folder, "control"))
-        self.status = link.receive_records(transport.ipc_address(order.folder, "status"))
-        self.record = link.send_records(transport.ipc_address(order.folder, "record"))
+        self.control = open_topic(link, order.folder, "control", SUPERVISOR)
+        self.status = open_topic(link, order.folder, "status", SUPERVISOR)
+        self.record = open_topic(link, order.folder, "record", SUPERVISOR)
         self.word = "wait"
         self.sequence = 0
         self.recorded = 0
         self.said_ns = 0
-        self.watch = Watch()
+        self.watch = Watch(Stages(order.robot.dt_s))
         self.children = Children(order)
         self.recovery = Recovery(self.children, self.watch, self.config, order.log, self.event)
+        self.resources = Resources()
         self.log_error = ""
 
     def to_the_end(self) -> RunReport:
@@ -170,6 +173,7 @@ class _Run:
                 role, detail = lost
                 return f"{role} lost", detail
             self.hold()
+            self.resources.look({"supervisor": os.getpid(), **self.children.pids()}, now_ns() * 1e-9)
             if now_ns() > limit_ns:
                 return TIMEOUT, f"after {self.order.config.time_limit_s:g} s"
 
@@ -251,8 +255,8 @@ class _Run:
             ticks=driver["ticks"],
             decisions=decisions,
             decisions_per_s=round(decisions / time_s, 2) if time_s > 0 else 0.0,
-            decision_ms=summarise(watch.decision_ms),
-            lateness_ms=summarise(watch.lateness_ms),
+            decision_ms=watch.decision_ms.summary(),
+            lateness_ms=watch.lateness_ms.summary(),
             late_ticks=driver["late"],
             skipped_ticks=driver["skipped"],
             stopped=status is not None and status.stopped,
@@ -261,6 +265,8 @@ class _Run:
             records_lost=watch.counts("recorder")["lost"],
             log=self.order.log,
             log_error=self.log_error,
+            timing=timing(watch, driver["skipped"], self.order.robot.dt_s),
+            resources=self.resources.report(),
             restarts={role: watch.sessions[role] for role in ROLES if watch.sessions[role]},
             losses=tuple(self.recovery.losses),
             log_parts=log_parts(self.order.log, watch.sessions["recorder"]),
