@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from deploy.timing import Deadlines, Latency, summarise
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deploy.report import timing
+from deploy.resources import SETTLE_S, Resources, _Track, usage
+from deploy.timing import LINK, STAGES, Deadlines, Histogram, Latency, Stages, summarise
+from deploy.watch import Watch
 
 
 def test_a_late_tick_does_not_shift_those_after_it() -> None:
@@ -37,3 +49,87 @@ def test_summary_of_latencies() -> None:
     assert summarise([]) == Latency(0.0, 0.0, 0.0, 0)
     summary = summarise([float(i) for i in range(101)])
     assert summary == Latency(50.0, 99.0, 100.0, 101)
+
+
+@given(st.lists(st.floats(0.0, 1e5), min_size=1, max_size=300))
+def test_a_histogram_is_right_to_half_a_per_cent(durations_ms: list[float]) -> None:
+    histogram = Histogram()
+    for duration_ms in durations_ms:
+        histogram.add(duration_ms)
+    for percent in (1, 50, 90, 99, 100):
+        exact = np.percentile(durations_ms, percent, method="inverted_cdf")
+        assert histogram.percentile(percent) == pytest.approx(exact, rel=0.0051, abs=1.1e-3)
+    assert histogram.count == len(durations_ms)
+    assert histogram.max_ms == max(durations_ms)
+    assert histogram.total_ms == pytest.approx(sum(durations_ms))
+
+
+def test_a_histogram_takes_anything_in() -> None:
+    histogram = Histogram()
+    assert histogram.summary() == Latency(0.0, 0.0, 0.0, 0)
+    for value in (-1.0, 0.0, 1e12):
+        histogram.add(value)
+    assert (histogram.count, histogram.max_ms, histogram.percentile(50)) == (3, 1e12, 0.0)
+
+
+def test_a_stage_is_missed_when_the_next_observation_was_due_before_it_ended() -> None:
+    stages = Stages(period_s=0.05)
+    for age_ms in (10.0, 49.9, 50.0, 50.1, 80.0):
+        stages.add("act", 1.0, age_ms)
+    stages.add(LINK, 0.5, 1.0)
+    stages.add("sense", 0.2, 0.2)
+    report = stages.report()
+    assert list(report) == ["sense", "act", LINK]  # in the loop's order
+    assert report["act"].misses == 2
+    assert stages.in_time("act") == 3
+    assert stages.in_time("plan") == 0
+    assert report["act"].work_ms.count == 5
+    assert set(report) < {*STAGES, LINK}
+
+
+def watched(ticks: int, period_ms: float, in_time: int) -> Watch:
+    stages = Stages(0.05)
+    for _ in range(in_time):
+        stages.add("act", 1.0, 20.0)
+    return Watch(stages, first_ns=10**9, last_ns=10**9 + round((ticks - 1) * period_ms * 1e6), seen=ticks)
+
+
+def test_the_loops_figures_in_closed_form() -> None:
+    exact = timing(watched(101, 50.0, 100), 0, 0.05)
+    assert exact is not None
+    assert (exact.rate_hz, exact.period_error_pct, exact.missed_pct) == (20.0, 0.0, 0.0)
+    slow = timing(watched(100, 51.0, 90), 5, 0.05)  # 105 were due, the last of which is not over
+    assert slow is not None
+    assert slow.period_error_pct == pytest.approx(2.0)
+    assert slow.missed_pct == pytest.approx(100 * 14 / 105, abs=1e-3)
+    assert timing(watched(1, 50.0, 0), 0, 0.05) is None
+
+
+def test_growth_is_told_from_the_start_of_a_process() -> None:
+    track = _Track(1, 100.0)
+    for second in range(61):
+        loading = second < SETTLE_S
+        track.add(100.0 + second, 10.0 + (second if loading else 10 + 0.1 * second), 7 if loading else 8)
+    report = track.report()
+    assert report is not None
+    assert report.rss_start_mb == 19.0  # the last look before it had settled
+    assert report.rss_end_mb == report.rss_max_mb == 26.0
+    assert report.rss_mb_per_min == pytest.approx(6.0, abs=0.5)
+    assert (report.fds_start, report.fds_end, report.fds_max) == (7, 8, 8)
+
+
+def test_a_process_is_measured_as_it_is_and_a_gone_one_not_at_all() -> None:
+    found = usage(os.getpid())
+    if found is None:
+        pytest.skip("no /proc here")
+    with open(os.devnull) as _one, open(os.devnull) as _two:  # noqa: PTH123
+        more = usage(os.getpid())
+    assert more is not None
+    assert more[1] == found[1] + 2
+    child = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    assert usage(int(child.stdout)) is None
+    resources = Resources()
+    resources.look({"me": os.getpid(), "gone": int(child.stdout)}, 0.0)
+    resources.look({"me": -1}, 0.5)  # not due
+    assert set(resources.report()) == {"me"}
+    assert resources.report()["me"].rss_end_mb > 10
