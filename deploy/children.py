@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from deploy.station import Order, error_file
+from deploy.systemd import without_notify
 from deploy.timing import now_ns
 from robonav.config import to_mapping
 from robonav.errors import LogError, RobonavError
@@ -47,7 +48,7 @@ class Children:
             [sys.executable, "-m", "deploy.processes", role],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": path},
+            env={**without_notify(os.environ), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": path},
         )
         self._processes[role] = child
         with contextlib.suppress(BrokenPipeError):

@@ -24,6 +24,7 @@ from robonav.errors import ShapeError, WireError
 from robonav.types import RobotSpec
 
 PRIORITY = -10
+START_LATCHED = "latched at the start"
 HELD = "refused: hold"
 SESSION = "refused: session"
 
@@ -56,7 +57,11 @@ class _Loop:
         self.latch = Latch(order.folder, order.session > 0) if operator.listen else None
         self.state = GovernorState.start(order.episode)
         if self.latch is not None:
-            self.state = replace(self.state, authority=self.latch.start(self.state.authority))
+            authority = self.latch.start(self.state.authority)
+            if operator.start_latched and not order.session:
+                authority = replace(authority, estop=START_LATCHED)
+                self.latch.keep(authority)
+            self.state = replace(self.state, authority=authority)
         self.seen: Seen | None = None  # since the last cycle
         self.sequence = order.first
         self.held = False

@@ -30,12 +30,13 @@ from deploy.report import COLLISION, INTERRUPTED, SUCCESS, TIMEOUT, RunReport, c
 from deploy.resources import Resources
 from deploy.restarts import log_parts
 from deploy.station import Order, open_topic
+from deploy.systemd import Notifier
 from deploy.timing import Stages, now_ns
 from deploy.topics import SUPERVISOR
 from deploy.watch import Watch
 from policies.bundle import load_bundle
 from policies.contract import check_robot
-from robonav.errors import LinkError
+from robonav.errors import ConfigError, LinkError, explain
 from robonav.types import RobotSpec
 
 VITAL = ("driver", "governor", "navigator")
@@ -76,6 +77,9 @@ def run(
     config = config or DeployConfig()
     robot = robot or loaded.contract.robot
     check_robot(loaded.contract, robot)
+    if config.operator.start_latched and not config.operator.listen:
+        expected = "false, or operator.listen, where somebody can re-arm it"
+        raise ConfigError(explain("operator.start_latched", expected, True))
     folder = transport.private_folder()
     try:
         check_log_path(log)
@@ -121,6 +125,7 @@ class _Run:
         self.children = Children(order)
         self.recovery = Recovery(self.children, self.watch, self.config, order.log, self.event)
         self.resources = Resources()
+        self.notifier = Notifier()
         self.log_error = ""
 
     def to_the_end(self) -> RunReport:
@@ -128,6 +133,7 @@ class _Run:
         try:
             self.start()
             outcome, detail = self.drive()
+            self.notifier.stopping(outcome)
             self.event("end", f"{outcome}: {detail}" if detail else outcome)
             self.end(VITAL)
             report = self.report(outcome, detail)
@@ -157,6 +163,7 @@ class _Run:
 
     def drive(self) -> tuple[str, str]:
         """Until arrival, collision, the time limit, a signal, or a loss that ends the run: (outcome, detail)."""
+        self.notifier.ready(f"driving {self.order.robot.name}")
         if not self.interrupted.is_set():
             self.say("run")
         limit_ns = now_ns() + int(self.order.config.time_limit_s * 1e9)
@@ -182,11 +189,14 @@ class _Run:
         if self.recovery.holding:
             if self.word != "hold":
                 self.say("hold")
+                self.notifier.says(f"holding: {self.recovery.losses[-1]}")
         elif self.word == "hold" and self.recovery.may_go_on():
             self.say("run")
+            self.notifier.says(f"driving {self.order.robot.name}")
 
     def listen(self, timeout_ns: int = POLL_NS) -> None:
         """Says the word when it is due, and hears what came within the time."""
+        self.notifier.alive(now_ns())
         if now_ns() - self.said_ns > self.config.control_period_s * 1e9:
             self.say(self.word)
         transport.wait([self.status], timeout_ns)
