@@ -11,7 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deploy.report import timing
+from deploy import wire
+from deploy.log_reader import read_log
+from deploy.report import RunReport, timing
 from deploy.resources import SETTLE_S, Resources, _Track, usage
 from deploy.timing import LINK, STAGES, Deadlines, Histogram, Latency, Stages, summarise
 from deploy.watch import Watch
@@ -133,3 +135,26 @@ def test_a_process_is_measured_as_it_is_and_a_gone_one_not_at_all() -> None:
     resources.look({"me": -1}, 0.5)  # not due
     assert set(resources.report()) == {"me"}
     assert resources.report()["me"].rss_end_mb > 10
+
+
+def test_a_runs_log_and_report_tell_the_age_of_what_was_driven(arrival: RunReport) -> None:
+    log = read_log(arrival.log)
+    observed = {m.stamp_ns for m in log.of(wire.ObservationMsg)}
+    governed = {m.sequence: m for m in log.of(wire.GovernedMsg)}
+    aged = [m for m in log.of(wire.AppliedMsg) if m.age_ms]
+    assert len(aged) > 10
+    for applied in aged:
+        cycle = governed[applied.governed]
+        assert cycle.observed_ns in observed
+        assert applied.stamp_ns - cycle.observed_ns == pytest.approx(applied.age_ms * 1e6, abs=1e3)
+        assert 0 < cycle.age_ms < applied.age_ms
+        assert applied.act_ms + applied.link_ms < applied.age_ms
+    assert all(m.sense_ms > 0 for m in log.of(wire.StatusMsg) if not m.stopped and not m.arrived)
+    assert arrival.timing is not None
+    stages = arrival.timing.stages
+    assert list(stages) == ["sense", "map", "route", "infer", "govern", "act", LINK]  # the actor plans nothing
+    assert stages["infer"].work_ms.count == pytest.approx(arrival.decisions, abs=2)
+    firsts = {governed[m.governed].observed_ns: m.age_ms for m in reversed(aged)}  # the governor repeats itself
+    assert any(stages["act"].age_ms.max == pytest.approx(age_ms, abs=1e-3) for age_ms in firsts.values())
+    assert arrival.timing.tick_ms.count > 0
+    assert set(arrival.resources) == {"supervisor", "driver", "governor", "navigator", "recorder"}
