@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 PERIOD_S = 1.0  # between two looks
 SETTLE_S = 10.0  # after which a process has loaded all that it needs; what comes later is growth
 _PAGE_MB = os.sysconf("SC_PAGE_SIZE") / 1e6
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,15 +24,26 @@ class ResourceReport:
     fds_start: int
     fds_end: int
     fds_max: int
+    cpu_pct: float  # of one core, from start to end
     seconds: float  # from start to end
 
 
-def usage(pid: int) -> tuple[float, int] | None:
-    """(resident memory in MB, open files) of a process; None where it is gone or there is no /proc."""
+class Usage(NamedTuple):
+    """A process at one moment."""
+
+    rss_mb: float
+    fds: int
+    cpu_s: float  # in user and kernel, since it began
+
+
+def usage(pid: int) -> Usage | None:
+    """Memory, open files and processor time of a process; None where it is gone or there is no /proc."""
     folder = Path(f"/proc/{pid}")
     try:
         pages = int((folder / "statm").read_text().split()[1])
-        return pages * _PAGE_MB, len(os.listdir(folder / "fd"))  # noqa: PTH208  only their number is wanted
+        ticks = sum(map(int, (folder / "stat").read_text().rsplit(")", 1)[1].split()[11:13]))
+        fds = len(os.listdir(folder / "fd"))  # noqa: PTH208  only their number is wanted
+        return Usage(pages * _PAGE_MB, fds, ticks / _TICKS_PER_S)
     except (OSError, IndexError, ValueError):
         return None
 
@@ -41,14 +54,15 @@ class _Track:
 
     pid: int
     began_s: float
-    first: tuple[float, float, int] | None = None  # seconds, MB, files
-    last: tuple[float, float, int] = (0.0, 0.0, 0)
+    first: tuple[float, Usage] | None = None
+    last: tuple[float, Usage] = (0.0, Usage(0.0, 0, 0.0))
     most_mb: float = 0.0
     most_fds: int = 0
     sums: list[float] = field(default_factory=lambda: [0.0] * 5)  # n, t, m, tt, tm
 
-    def add(self, at_s: float, mb: float, fds: int) -> None:
-        self.last = (at_s, mb, fds)
+    def add(self, at_s: float, now: Usage) -> None:
+        mb, fds = now.rss_mb, now.fds
+        self.last = (at_s, now)
         if self.first is None or at_s - self.began_s < SETTLE_S:
             self.first = self.last
             self.most_mb, self.most_fds, self.sums = mb, fds, [0.0] * 5
@@ -62,15 +76,17 @@ class _Track:
         n, t, m, tt, tm = self.sums
         spread = n * tt - t * t
         slope = (n * tm - t * m) / spread if spread > 0 else 0.0
-        (at, mb, fds), (end, end_mb, end_fds) = self.first, self.last
+        (at, before), (end, after) = self.first, self.last
+        busy_s = after.cpu_s - before.cpu_s
         return ResourceReport(
-            rss_start_mb=round(mb, 2),
-            rss_end_mb=round(end_mb, 2),
+            rss_start_mb=round(before.rss_mb, 2),
+            rss_end_mb=round(after.rss_mb, 2),
             rss_max_mb=round(self.most_mb, 2),
             rss_mb_per_min=round(60 * slope, 3),
-            fds_start=fds,
-            fds_end=end_fds,
+            fds_start=before.fds,
+            fds_end=after.fds,
             fds_max=self.most_fds,
+            cpu_pct=round(100 * busy_s / (end - at), 1) if end > at else 0.0,
             seconds=round(end - at, 1),
         )
 
@@ -98,7 +114,7 @@ class Resources:
                 continue
             if role not in self._tracks or self._tracks[role].pid != pid:
                 self._tracks[role] = _Track(pid, now_s)
-            self._tracks[role].add(now_s, *found)
+            self._tracks[role].add(now_s, found)
 
     def report(self) -> dict[str, ResourceReport]:
         """By role."""

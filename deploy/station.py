@@ -82,7 +82,7 @@ class Station:
         self.link.close()
 
     def open(self, name: str) -> Any:
-        """This process's socket of one of `deploy.topics`.
+        """Opens the process's socket of one of `deploy.topics`.
 
         Raises:
             LinkError: there is no such topic, or the process is no end of it.

@@ -107,9 +107,7 @@ class Histogram:
 
     def summary(self) -> Latency:
         """As `summarise` of all that were taken in."""
-        return Latency(
-            round(self.percentile(50), 3), round(self.percentile(99), 3), round(self.max_ms, 3), self.count
-        )
+        return Latency(round(self.percentile(50), 3), round(self.percentile(99), 3), round(self.max_ms, 3), self.count)
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ class Topic:
     name: str
     """Of the stream, and of its socket's file in the run's folder."""
     kind: Kind
-    """latest: the newest only; command: never kept for later; record: a bounded queue; operator: both ways, with keys."""
+    """latest: the newest only; command: never kept for later; record: a bounded queue; operator: both ways, by key."""
     senders: tuple[str, ...]
     receivers: tuple[str, ...]
     binds: str

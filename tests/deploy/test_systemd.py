@@ -91,7 +91,9 @@ def test_the_watchdog_of_another_process_is_not_fed(manager: socket.socket, tmp_
 
 
 def test_a_child_is_not_told_where_to_speak() -> None:
-    assert without_notify({"NOTIFY_SOCKET": "x", "WATCHDOG_USEC": "1", "WATCHDOG_PID": "2", "PATH": "p"}) == {"PATH": "p"}
+    assert without_notify({"NOTIFY_SOCKET": "x", "WATCHDOG_USEC": "1", "WATCHDOG_PID": "2", "PATH": "p"}) == {
+        "PATH": "p"
+    }
 
 
 @pytest.mark.xdist_group("processes")

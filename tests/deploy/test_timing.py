@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from deploy import wire
 from deploy.log_reader import read_log
 from deploy.report import RunReport, timing
-from deploy.resources import SETTLE_S, Resources, _Track, usage
+from deploy.resources import SETTLE_S, Resources, Usage, _Track, usage
 from deploy.timing import LINK, STAGES, Deadlines, Histogram, Latency, Stages, summarise
 from deploy.watch import Watch
 
@@ -111,13 +111,14 @@ def test_growth_is_told_from_the_start_of_a_process() -> None:
     track = _Track(1, 100.0)
     for second in range(61):
         loading = second < SETTLE_S
-        track.add(100.0 + second, 10.0 + (second if loading else 10 + 0.1 * second), 7 if loading else 8)
+        memory_mb = 10.0 + (second if loading else 10 + 0.1 * second)
+        track.add(100.0 + second, Usage(memory_mb, 7 if loading else 8, 0.25 * second))
     report = track.report()
     assert report is not None
     assert report.rss_start_mb == 19.0  # the last look before it had settled
     assert report.rss_end_mb == report.rss_max_mb == 26.0
     assert report.rss_mb_per_min == pytest.approx(6.0, abs=0.5)
-    assert (report.fds_start, report.fds_end, report.fds_max) == (7, 8, 8)
+    assert (report.fds_start, report.fds_end, report.fds_max, report.cpu_pct) == (7, 8, 8, 25.0)
 
 
 def test_a_process_is_measured_as_it_is_and_a_gone_one_not_at_all() -> None:
@@ -127,7 +128,8 @@ def test_a_process_is_measured_as_it_is_and_a_gone_one_not_at_all() -> None:
     with open(os.devnull) as _one, open(os.devnull) as _two:  # noqa: PTH123
         more = usage(os.getpid())
     assert more is not None
-    assert more[1] == found[1] + 2
+    assert more.fds == found.fds + 2
+    assert more.cpu_s >= found.cpu_s > 0
     child = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
     assert usage(int(child.stdout)) is None
     resources = Resources()
