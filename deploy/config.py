@@ -82,6 +82,23 @@ class SupervisorConfig:
     """For a process to end by itself after "stop", before it is killed."""
     standstill_mps: float = 0.03
     """Below this speed the robot counts as standing."""
+    restart_burst: int = 3
+    """Restarts of one process within `restart_interval_s`; after one more loss the run ends (of the recorder's: its
+    log). 0 restarts nothing. The driver is never restarted."""
+    restart_interval_s: float = 60.0
+    """In which restarts are counted."""
+    restart_backoff_s: float = 0.2
+    """Wait before the first restart; each further one within the interval waits twice as long."""
+    restart_backoff_max_s: float = 5.0
+    """The longest wait before a restart."""
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError for a number of restarts or waits that cannot be."""
+        if self.restart_burst < 0:
+            raise ConfigError(explain("supervisor.restart_burst", "0 or more", self.restart_burst))
+        if self.restart_backoff_max_s < self.restart_backoff_s:
+            expected = f"at least restart_backoff_s = {self.restart_backoff_s:g}"
+            raise ConfigError(explain("supervisor.restart_backoff_max_s", expected, self.restart_backoff_max_s))
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +137,9 @@ class OperatorConfig:
     """Who did not say hello for this long is sent nothing more."""
     revoke_s: float = 0.25
     """Between two looks at the keys; a key that was revoked meanwhile is cut off."""
+    start_latched: bool = False
+    """Starts with the e-stop latched, so that the robot moves only when somebody re-arms it; for a service that starts
+    by itself."""
 
     def __post_init__(self) -> None:
         """Raises ConfigError for a rate or time that cannot be."""

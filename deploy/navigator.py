@@ -1,4 +1,8 @@
-"""The navigator's process: newest observation in, one command out, everything that it used and decided to the log."""
+"""The navigator's process: newest observation in, one command out, everything that it used and decided to the log.
+
+One that is started in place of another begins as at an episode's start, with nothing remembered; its numbers go on
+above those of the one before.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ import numpy as np
 from deploy import transport, wire
 from deploy.log_messages import pack_belief, pack_map, pack_rollout
 from deploy.station import Order, Station
-from deploy.timing import now_ns
+from deploy.timing import NAVIGATOR_STAGES, now_ns
 from policies.bundle_policy import BundlePolicy, BundleState, load
 from robonav.types import Decision, Observation, RobotSpec
 
@@ -29,8 +33,8 @@ def run_navigator(station: Station) -> None:
     _one_thread()
     policy = load(order.bundle, order.robot, order.config.planner)
     _warm_up(policy, order.robot)
-    observations = station.link.subscribe_latest(station.address("observations"))
-    commands = station.link.send_commands(station.address("commands"))
+    observations = station.open("observations")
+    commands = station.open("commands")
     station.counts.update(ticks=0, refused_by_link=0)
     state, reset = policy.reset(order.seed), True
     station.heard_nothing_yet()
@@ -48,12 +52,14 @@ def run_navigator(station: Station) -> None:
         observation = wire.unpack_observation(message)
         observation.check(order.robot)
         state, decision = policy.act(state, observation)
-        tick = station.counts["ticks"]
+        tick = order.first + station.counts["ticks"]
         command = wire.CommandMsg(
             sequence=tick,
             stamp_ns=now_ns(),
             episode=order.episode,
             observation=message.sequence,
+            session=order.session,
+            observed_ns=message.stamp_ns,
             **wire.velocity_fields(decision.command),
         )
         if not transport.try_send(commands, wire.encode(command)):
@@ -70,12 +76,23 @@ def run_navigator(station: Station) -> None:
             age_ms=(started_ns - message.stamp_ns) * 1e-6,
             total_ms=total_ms,
         )
+        _note_stages(station, answer)
         # All in one record: an observation without its decision could not be replayed.
         station.record(message, answer, *insight(state, observation, decision, answer, order))
-        station.counts["ticks"] = tick + 1
+        station.counts["ticks"] += 1
         reset = False
         station.beat("running", total_ms, always=True)
     station.beat("done", always=True)
+
+
+def _note_stages(station: Station, answer: wire.DecisionMsg) -> None:
+    """Working time of each stage of a decision, and the observation's age at its end: they run one after the other."""
+    age_ms = answer.age_ms
+    for name in NAVIGATOR_STAGES:
+        work_ms = answer.details.get(f"{name}_ms")
+        if work_ms is not None:
+            age_ms += work_ms
+            station.stage(name, work_ms, age_ms)
 
 
 def insight(
