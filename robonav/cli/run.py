@@ -45,6 +45,8 @@ class RunArgs:
     """For the simulator: a preset, a ROS map .yaml, a BARN grid .npy, or a scene .toml."""
     seed: int = 0
     """Number of the scene, and of the policy's random numbers; 0 or more."""
+    fidelity: Literal["kinematic", "legged", "analytic"] = "kinematic"
+    """For the simulator: a robot that follows velocities with its lag, or one that walks on its legs."""
     sensors: str = "perfect"
     """For the simulator: how good its sensors are, a preset under configs/sensors or a .toml file."""
     randomisation: str = "off"
@@ -79,6 +81,7 @@ def main(argv: Sequence[str]) -> int:
         "robonav run --scene crowd-office --view",
         "robonav run --bundle policies/pretrained/quick --driver point --json",
         "robonav run --scene crowd-office --planner geometry",
+        "robonav run --driver sim --robot a1 --fidelity legged",
         "robonav run --listen tcp://0.0.0.0:5600",
     ]
     args = parse(RunArgs, argv, "robonav run", description, examples)
@@ -96,6 +99,8 @@ def main(argv: Sequence[str]) -> int:
     if in_scene:
         kwargs |= {"scene": args.scene, "seed": args.seed}
         labels["scene"] = args.scene
+        if args.fidelity != "kinematic":
+            kwargs["fidelity"] = labels["fidelity"] = args.fidelity
         labels |= _randomised(args, kwargs)
     with _page(args):
         report = run(
@@ -143,7 +148,7 @@ def _randomised(args: RunArgs, kwargs: dict[str, Any]) -> dict[str, str]:
         kwargs["sensors"] = words["sensors"] = args.sensors
     if not config.is_off:
         kwargs["randomisation"] = args.randomisation
-        record = effective(draw(config, sensors, args.seed).record, depth=False, legs=False)
+        record = effective(draw(config, sensors, args.seed).record, depth=False, legs=args.fidelity == "legged")
         words["randomisation"] = json.dumps(record)
     return words
 
