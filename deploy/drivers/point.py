@@ -82,7 +82,7 @@ class PointDriver:
             pose_odom_base=self._pose.astype(np.float32),
             twist_base=self._twist.astype(np.float32),
             tilt_rad=np.zeros(2, np.float32),
-            goal_odom_m=self._goal,
+            goal_odom_m=self._goal.copy(),
             last_command=(self._target if now < self._valid_until_ns else np.zeros(3)).astype(np.float32),
             scan_m=room_scan(self._pose, self._room_m, self.spec.lidar),
         )

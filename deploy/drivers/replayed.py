@@ -73,7 +73,7 @@ class ReplayedLogDriver:
     def read(self) -> Observation:
         """The observation whose time has come; the first one until `arm`.
 
-        An observation that is due within half a control period counts as due, so that a loop at the recorded rate
+        An observation that is due within half a control period of the recording counts as due, so that a loop at the recorded rate
         gets each of them once.
 
         Raises:
@@ -95,7 +95,7 @@ class ReplayedLogDriver:
         if elapsed_ns > self._messages[-1].stamp_ns - first_ns + END_NS * self._speed:
             self._end()
         self._at = max(self._at, 0)
-        while not self.ended and self._messages[self._at + 1].stamp_ns - first_ns <= elapsed_ns + ahead_ns * self._speed:
+        while not self.ended and self._messages[self._at + 1].stamp_ns - first_ns <= elapsed_ns + ahead_ns:
             self._at += 1
         due_ns = self._begin_ns + round((self._messages[self._at].stamp_ns - first_ns) / self._speed)
         return self._observation(self._at, min(due_ns, now))
