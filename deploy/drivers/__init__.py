@@ -46,4 +46,3 @@ def find_driver(name: str) -> DriverEntry:
     if name not in DRIVERS:
         raise LinkError(f"unknown driver '{name}'; {nearest(name, DRIVERS)}, or module:factory")
     return DRIVERS[name]
-

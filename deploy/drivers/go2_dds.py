@@ -144,7 +144,9 @@ class Go2Link:
             time.sleep(POLL_S)
         code = self._answers.pop(identity)
         if code != 0:
-            raise LinkError(explain(f"Go2: {NAMES[api_id]}", "code 0", code, "see the codes of Unitree's sport service"))
+            raise LinkError(
+                explain(f"Go2: {NAMES[api_id]}", "code 0", code, "see the codes of Unitree's sport service")
+            )
 
     def flush(self, timeout_s: float = 0.2) -> bool:
         """Waits until what was sent has arrived; False when it has not."""

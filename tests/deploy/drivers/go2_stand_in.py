@@ -8,9 +8,9 @@ on its standard input change it: {"mode": 7}, {"refuse": 1002}, {"state": false}
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
+import os
 import sys
 import threading
 import time
@@ -50,7 +50,8 @@ class StandIn:
         while True:
             now = time.monotonic()
             for request in self.requests.take(32):
-                self.serve(request, now)
+                if isinstance(request, idl.Request):  # else: its writer left
+                    self.serve(request, now)
             while due["step"] <= now:
                 due["step"] += STEP_S
                 self.step(now)
@@ -66,10 +67,6 @@ class StandIn:
     def obey(self) -> None:
         for line in sys.stdin:
             self.with_ |= json.loads(line)
-        with contextlib.suppress(OSError):
-            sys.stdout.close()
-        import os
-
         os._exit(0)
 
     def serve(self, request: idl.Request, now: float) -> None:
@@ -106,7 +103,9 @@ class StandIn:
         c, s = math.cos(yaw), math.sin(yaw)
         vx, vy, yaw_rate = (float(v) for v in self.velocity)
         x = math.nan if self.with_["nan"] else x
-        imu = idl.IMUState([math.cos(yaw / 2), 0, 0, math.sin(yaw / 2)], [0, 0, yaw_rate], [0, 0, 9.8], [0.02, -0.03, yaw], 40)
+        imu = idl.IMUState(
+            [math.cos(yaw / 2), 0, 0, math.sin(yaw / 2)], [0, 0, yaw_rate], [0, 0, 9.8], [0.02, -0.03, yaw], 40
+        )
         return idl.SportModeState(
             idl.TimeSpec(int(time.time()), 0),
             0,

@@ -79,7 +79,9 @@ def cloud(points: Any, **changes: Any) -> Any:
     raw = np.zeros(len(points), layout)
     for axis, values in zip("xyz", np.asarray(points).T, strict=True):
         raw[axis] = values
-    fields = [SimpleNamespace(name=n, offset=o, datatype=7) for n, o in (("intensity", 0), ("x", 4), ("y", 8), ("z", 12))]
+    fields = [
+        SimpleNamespace(name=n, offset=o, datatype=7) for n, o in (("intensity", 0), ("x", 4), ("y", 8), ("z", 12))
+    ]
     about = {"fields": fields, "width": len(points), "height": 1, "point_step": 20, "is_bigendian": False}
     return SimpleNamespace(**about | {"data": list(raw.tobytes())} | changes)
 

@@ -84,7 +84,9 @@ def session(*options: str, **driver: Any) -> Iterator[tuple[Any, Go2Driver]]:
     from stand_in import stand_in
 
     with stand_in(*options) as peer:
-        robot = Go2Driver(**{"interface": "lo", "domain": peer.domain, "connect_s": 20.0, "stale_s": 2.0, "lost_s": 4.0} | driver)
+        robot = Go2Driver(
+            **{"interface": "lo", "domain": peer.domain, "connect_s": 20.0, "stale_s": 2.0, "lost_s": 4.0} | driver
+        )
         try:
             robot.connect()
             yield peer, robot
@@ -191,7 +193,9 @@ def test_faults_of_the_robot() -> None:
         peer.wait(go2.STOP_MOVE, mark)
         assert not robot.command(ahead(0.5, 1.0)).velocity.any()
         until(lambda: robot._age_ns(time.monotonic_ns()) > 1.5e9)
-        with pytest.raises(LinkError, match=r"sport mode state: expected one within 1\.5 s, got .* old; check the cable"):
+        with pytest.raises(
+            LinkError, match=r"sport mode state: expected one within 1\.5 s, got .* old; check the cable"
+        ):
             robot.read()
         peer.change(state=True)
         until(lambda: robot._age_ns(time.monotonic_ns()) < 0.2e9)
