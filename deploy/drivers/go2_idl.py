@@ -11,7 +11,6 @@ from cyclonedds.idl import IdlStruct
 from cyclonedds.idl.annotations import autoid, final
 from cyclonedds.idl.types import array, float32, float64, int16, int32, int64, sequence, uint8, uint32
 
-
 # -- unitree_api ---------------------------------------------------------------------------------------------------
 
 

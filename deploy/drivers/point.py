@@ -14,7 +14,6 @@ from robonav.errors import LinkError, RobonavError
 from robonav.geometry import wrap_angle
 from robonav.types import LidarSpec, Observation, RobotSpec, VelocityCommand
 
-
 STEP_NS = 20_000_000
 CATCH_UP_MAX_NS = 2_000_000_000  # a process that was suspended for longer finds the robot where it left it
 

@@ -19,7 +19,7 @@ from robonav.errors import LinkError, LogError, RobonavError, explain
 from robonav.types import Observation, RobotSpec, VelocityCommand
 
 
-class LogEnded(RobonavError):
+class LogEndedError(RobonavError):
     """Everything that was recorded has been read."""
 
 
@@ -28,7 +28,7 @@ class ReplayedLogDriver:
 
     Stamps are of now: the recorded ones, moved so that the first is the time of `arm`, and closer together by `speed`.
     `last_command` is the recorded one. `arrived` and `collided` are what the recorded robot was; where the log ends
-    before either, reading raises `LogEnded`, which ends the run.
+    before either, reading raises `LogEndedError`, which ends the run.
     """
 
     open_loop = True
@@ -78,7 +78,7 @@ class ReplayedLogDriver:
 
         Raises:
             LinkError: not connected.
-            LogEnded: half a second, or at speed 0 a reading, after the last observation.
+            LogEndedError: half a second, or at speed 0 a reading, after the last observation.
         """
         self._check_connected()
         now = self._clock()
@@ -145,7 +145,9 @@ class ReplayedLogDriver:
 
     def _end(self) -> None:
         seconds = (self._messages[-1].stamp_ns - self._messages[0].stamp_ns) * 1e-9
-        raise LogEnded(f"{self.path}: the recording is over, {len(self._messages)} observations in {seconds:.1f} s")
+        raise LogEndedError(
+            f"{self.path}: the recording is over, {len(self._messages)} observations in {seconds:.1f} s"
+        )
 
     def _check_connected(self) -> None:
         if not self._connected:

@@ -10,14 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from recordings import write_recording
 
 from deploy.drivers import NullDriver, PointDriver
 from deploy.drivers.conformance import CHECKS, Check, Subject, examine, main
 from deploy.drivers.replayed import ReplayedLogDriver
 from robonav.errors import RobonavError
 from robonav.types import Driver, Observation, VelocityCommand
-
-from recordings import write_recording
 
 SECOND = 1_000_000_000
 
@@ -99,8 +98,9 @@ def test_simulated_on_legs_whole(check: Check) -> None:
 @pytest.mark.parametrize("check", CHECKS, ids=names(CHECKS))
 def test_go2_against_its_stand_in(check: Check) -> None:
     pytest.importorskip("cyclonedds", reason="the extra go2 is not installed")
-    from deploy.drivers.go2 import Go2Driver
     from stand_in import stand_in
+
+    from deploy.drivers.go2 import Go2Driver
 
     with stand_in() as peer:
 

@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from recordings import observation, write_recording
 
 from deploy import wire
 from deploy.config import DeployConfig
-from deploy.drivers.replayed import LogEnded, ReplayedLogDriver
+from deploy.drivers.replayed import LogEndedError, ReplayedLogDriver
 from deploy.log_reader import read_log
 from deploy.report import RunReport
 from deploy.supervisor import run
-from recordings import observation, write_recording
 from robonav.errors import RobonavError
 from robonav.types import VelocityCommand
 
@@ -98,7 +98,7 @@ def test_the_end_is_an_error_that_says_so_and_arming_begins_again(log: Path) -> 
         else:
             assert [tick_of(driver) for _ in range(TICKS)] == list(range(TICKS))
         assert driver.ended
-        with pytest.raises(LogEnded, match=r"the recording is over, 30 observations in 2\.9 s"):
+        with pytest.raises(LogEndedError, match=r"the recording is over, 30 observations in 2\.9 s"):
             driver.read()
         driver.stop("hard")
         driver.arm()
