@@ -14,19 +14,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from robonav.cli.args import UsageError, parse
 from robonav.cli.run_view import end_line, live_page, status_line, timing_table
 from robonav.config import find_config, load_config, load_robot
-from robonav.errors import LinkError, explain, nearest
+from robonav.errors import explain
 
 if TYPE_CHECKING:
     from deploy.config import DeployConfig
     from deploy.report import RunReport
 
-# A driver by name: "module:factory" and whether it takes the scene. Imported in the driver's process only.
-DRIVERS = {
-    "sim": ("sim.driver:make_driver", True),
-    "point": ("deploy.drivers:PointDriver", False),
-    "null": ("deploy.drivers:NullDriver", False),
-}
 SEED_MAX = 2**63 - 1  # of the wire
+LEGGED_START_S = 300.0
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
 
@@ -38,13 +33,18 @@ class RunArgs:
     bundle: Path | None = None
     """Folder of the bundle, or a name under policies/pretrained; the shipped one, quick, if not given."""
     driver: str = "sim"
-    """sim (PyBullet), point (a disc in an empty room), null (stands still), or module:factory of your own."""
+    """sim (simulator), point (a disc in an empty room), null (stands still), log (a log once more), go2 (Unitree Go2 in
+    sport mode), or module:factory of your own."""
+    driver_options: tuple[str, ...] = ()
+    """The driver's own options, KEY=VALUE: path=a.mcap for log; goal_m=[3,0] interface=eth0 for go2."""
     robot: str = "a1"
     """Preset under configs/robots, or a .toml file."""
     scene: str = "office"
     """For the simulator: a preset, a ROS map .yaml, a BARN grid .npy, or a scene .toml."""
     seed: int = 0
     """Number of the scene, and of the policy's random numbers; 0 or more."""
+    fidelity: Literal["kinematic", "legged", "analytic"] = "kinematic"
+    """For the simulator: a robot that follows velocities with its lag, or one that walks on its legs."""
     sensors: str = "perfect"
     """For the simulator: how good its sensors are, a preset under configs/sensors or a .toml file."""
     randomisation: str = "off"
@@ -81,6 +81,7 @@ def main(argv: Sequence[str]) -> int:
         "robonav run --scene crowd-office --view",
         "robonav run --bundle policies/pretrained/quick --driver point --json",
         "robonav run --scene crowd-office --planner geometry",
+        "robonav run --driver sim --robot a1 --fidelity legged",
         "robonav run --listen tcp://0.0.0.0:5600",
         "robonav run --topics",
     ]
@@ -89,23 +90,26 @@ def main(argv: Sequence[str]) -> int:
         return _topics(args)
     if not 0 <= args.seed <= SEED_MAX:
         raise UsageError(explain("--seed", f"a whole number from 0 to {SEED_MAX}", args.seed))
-    factory, in_scene = _driver(args.driver)
     from deploy.bundle import find_bundle
+    from deploy.drivers import find_driver, parse_options
     from deploy.report import INTERRUPTED
     from deploy.supervisor import run
 
+    driver = find_driver(args.driver)
+    kwargs: dict[str, Any] = {"robot": args.robot} | parse_options(args.driver_options)
     bundle = find_bundle(args.bundle)
-    config = _config(args, in_scene)
-    kwargs: dict[str, Any] = {"robot": args.robot}
+    config = _config(args, driver.in_scene)
     labels = {"robot_preset": args.robot, "driver_name": args.driver}
-    if in_scene:
+    if driver.in_scene:
         kwargs |= {"scene": args.scene, "seed": args.seed}
         labels["scene"] = args.scene
+        if args.fidelity != "kinematic":
+            kwargs["fidelity"] = labels["fidelity"] = args.fidelity
         labels |= _randomised(args, kwargs)
     with _page(args):
         report = run(
             bundle,
-            factory,
+            driver.factory,
             args.log,
             robot=load_robot(args.robot),
             driver_kwargs=kwargs,
@@ -159,7 +163,7 @@ def _randomised(args: RunArgs, kwargs: dict[str, Any]) -> dict[str, str]:
         kwargs["sensors"] = words["sensors"] = args.sensors
     if not config.is_off:
         kwargs["randomisation"] = args.randomisation
-        record = effective(draw(config, sensors, args.seed).record, depth=False, legs=False)
+        record = effective(draw(config, sensors, args.seed).record, depth=False, legs=args.fidelity == "legged")
         words["randomisation"] = json.dumps(record)
     return words
 
@@ -173,20 +177,16 @@ def _config(args: RunArgs, in_scene: bool) -> DeployConfig:
         config = dataclasses.replace(config, planner=args.planner)
     if args.listen:
         config = dataclasses.replace(config, operator=dataclasses.replace(config.operator, listen=args.listen))
+    if args.fidelity == "legged":  # on a fresh machine the gait is compiled first
+        supervisor = config.supervisor
+        start_s = max(supervisor.start_timeout_s, LEGGED_START_S)
+        config = dataclasses.replace(config, supervisor=dataclasses.replace(supervisor, start_timeout_s=start_s))
     limit_s = args.timeout_s
     if limit_s is None and in_scene:
         import sim  # the scene alone: PyBullet stays in the driver's process
 
         limit_s = max(config.time_limit_s, sim.load_scene(args.scene, args.robot).scene(args.seed).time_limit_s)
     return config if limit_s is None else dataclasses.replace(config, time_limit_s=limit_s)
-
-
-def _driver(name: str) -> tuple[str, bool]:
-    if ":" in name:
-        return name, False
-    if name not in DRIVERS:
-        raise LinkError(f"unknown driver '{name}'; {nearest(name, DRIVERS)}, or module:factory")
-    return DRIVERS[name]
 
 
 def _text(report: RunReport) -> str:
