@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from deploy.station import Order, error_file
+from deploy.systemd import without_notify
 from deploy.timing import now_ns
 from robonav.config import to_mapping
 from robonav.errors import LogError, RobonavError
@@ -47,7 +48,7 @@ class Children:
             [sys.executable, "-m", "deploy.processes", role],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": path},
+            env={**without_notify(os.environ), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": path},
         )
         self._processes[role] = child
         with contextlib.suppress(BrokenPipeError):
@@ -58,6 +59,10 @@ class Children:
     def status(self, role: str) -> int | None:
         """Exit status of a process that has ended, None of one that lives."""
         return self._processes[role].poll()
+
+    def pids(self) -> dict[str, int]:
+        """Process ids by role."""
+        return {role: child.pid for role, child in self._processes.items()}
 
     def running(self, roles: Sequence[str]) -> list[str]:
         """Those that were started and live."""

@@ -144,6 +144,9 @@ class OperatorConfig:
     """For which a link that is required may be silent."""
     revoke_s: float = 0.25
     """Between two looks at the keys; a key that was revoked meanwhile is cut off."""
+    start_latched: bool = False
+    """Starts with the e-stop latched, so that the robot moves only when somebody re-arms it; for a service that starts
+    by itself."""
 
     def __post_init__(self) -> None:
         """Raises ConfigError for a rate or time that cannot be."""

@@ -18,7 +18,7 @@ import numpy as np
 
 from deploy import transport, wire
 from deploy.station import Station
-from deploy.timing import Deadlines, now_ns
+from deploy.timing import LINK, Deadlines, now_ns
 from robonav.errors import LinkError, RobonavError, WireError, explain
 from robonav.types import Driver, Observation, Scene, VelocityCommand
 
@@ -70,10 +70,11 @@ class _DriverLoop:
         self.standstill_mps = order.config.supervisor.standstill_mps
         self.standing_mps = order.config.governor.standing_mps
         self.period_ns = int(driver.spec.dt_s * 1e9)
-        self.observations = station.link.publish_latest(station.address("observations"))
-        self.governed = station.link.receive_commands(station.address("governed"))
+        self.observations = station.open("observations")
+        self.governed = station.open("governed")
         self.sequence = 0
         self.last_governed = -1
+        self.acted_on_ns = 0  # stamp of the newest observation that led to a command
         self.held = False
         self.refused: set[str] = set()  # kinds that were told; one line each
         self.valid_until_ns: int | None = None
@@ -121,13 +122,16 @@ class _DriverLoop:
         lateness_ms = self.deadlines.begin(now_ns()) * 1e-6
         started = now_ns()
         observation = self.driver.read()
+        read = now_ns()
+        sense_ms = (read - started) * 1e-6
+        self.station.stage("sense", sense_ms, (read - observation.stamp_ns) * 1e-6)
         message = wire.pack_observation(observation, self.sequence, self.episode)
         transport.try_send(self.observations, wire.encode(message))
         self.sequence += 1
         counts = self.station.counts
         counts.update(ticks=self.sequence, late=self.deadlines.late, skipped=self.deadlines.skipped)
         arrived, collided = judge(self.driver, observation, self.goal_radius_m)
-        self.say(observation, arrived, collided, lateness_ms, stopped=False)
+        self.say(observation, arrived, collided, lateness_ms, stopped=False, sense_ms=sense_ms)
         self.station.beat("running", (now_ns() - started) * 1e-6, always=True)
         return observation
 
@@ -162,19 +166,29 @@ class _DriverLoop:
             self.station.counts["refused"] += 1
             return
         self.last_governed = message.sequence
-        now = now_ns()
-        valid_until_ns = min(message.stamp_ns, now) + int(message.life_ms * 1e6)
-        if valid_until_ns <= now:  # this process, or the link to it, stood still for a while
+        began = now_ns()
+        valid_until_ns = min(message.stamp_ns, began) + int(message.life_ms * 1e6)
+        if valid_until_ns <= began:  # this process, or the link to it, stood still for a while
             self.refuse("late", f"governed command {message.sequence}")
             return
         self.valid_until_ns = valid_until_ns
         applied = self.driver.command(VelocityCommand.of(wire.velocity_of(message), self.valid_until_ns))
+        ended = now_ns()
+        act_ms, link_ms = (ended - began) * 1e-6, max(0.0, (began - message.stamp_ns) * 1e-6)
+        age_ms = max(0.0, (ended - message.observed_ns) * 1e-6) if message.observed_ns else 0.0
+        if message.observed_ns > self.acted_on_ns:  # the governor repeats itself; the first counts
+            self.acted_on_ns = message.observed_ns
+            self.station.stage("act", act_ms, age_ms)
+            self.station.stage(LINK, link_ms, age_ms)
         self.station.record(
             wire.AppliedMsg(
                 sequence=message.sequence,
-                stamp_ns=now_ns(),
+                stamp_ns=ended,
                 episode=self.episode,
                 governed=message.sequence,
+                act_ms=act_ms,
+                link_ms=link_ms,
+                age_ms=age_ms,
                 **wire.velocity_fields(applied),
             )
         )
@@ -202,7 +216,15 @@ class _DriverLoop:
                 return
         self.driver.stop("hard")
 
-    def say(self, observation: Observation, arrived: bool, collided: bool, lateness_ms: float, stopped: bool) -> None:
+    def say(
+        self,
+        observation: Observation,
+        arrived: bool,
+        collided: bool,
+        lateness_ms: float,
+        stopped: bool,
+        sense_ms: float = 0.0,
+    ) -> None:
         """The robot's status to the supervisor and the log."""
         twist, pose = observation.twist_base, observation.pose_odom_base
         message = self.station.send_status(
@@ -215,6 +237,7 @@ class _DriverLoop:
             lateness_ms=lateness_ms,
             stopped=stopped,
             held=self.held,
+            sense_ms=sense_ms,
             standing=bool(np.abs(twist).max() <= self.standing_mps),
         )
         self.station.record(message)

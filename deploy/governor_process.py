@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
+import msgspec
+
 from deploy import transport, wire
 from deploy.authority import NAVIGATOR, Request
 from deploy.config import GovernorConfig, GovernorLimits, OperatorConfig
@@ -18,11 +20,12 @@ from deploy.latch import Latch
 from deploy.points import obstacle_points
 from deploy.sensors import BAD_OBSERVATION, pictures_of, unbelievable
 from deploy.station import Station
-from deploy.timing import Deadlines, now_ns
+from deploy.timing import LINK, Deadlines, now_ns
 from robonav.errors import LinkError, ShapeError, WireError, explain
 from robonav.types import RobotSpec
 
 PRIORITY = -10
+START_LATCHED = "latched at the start"
 HELD = "refused: hold"
 SESSION = "refused: session"
 
@@ -46,19 +49,25 @@ class _Loop:
         self.robot = order.robot
         self.config = order.config.governor
         self.limits = GovernorLimits.of(order.robot, self.config)
-        self.observations = station.link.subscribe_latest(station.address("observations"))
-        self.commands = station.link.receive_commands(station.address("commands"))
-        self.governed = station.link.send_commands(station.address("governed"))
+        self.observations = station.open("observations")
+        self.commands = station.open("commands")
+        self.governed = station.open("governed")
         operator = order.config.operator
         self.endpoint = Endpoint(station.link, operator, order.episode) if operator.listen else None
         # Without operators nobody can press the e-stop, and nobody could re-arm it.
         self.latch = Latch(order.folder, order.session > 0) if operator.listen else None
         self.state = GovernorState.start(order.episode, _link_s(operator))
         if self.latch is not None:
-            self.state = replace(self.state, authority=self.latch.start(self.state.authority))
+            authority = self.latch.start(self.state.authority)
+            if operator.start_latched and not order.session:
+                authority = replace(authority, estop=START_LATCHED)
+                self.latch.keep(authority)
+            self.state = replace(self.state, authority=authority)
         self.seen: Seen | None = None  # since the last cycle
         self.sequence = order.first
         self.held = False
+        self.link_ms = 0.0  # that the navigator's last command was on its way
+        self.governed_of_ns = 0  # stamp of the newest observation that led to a command
 
     def run(self) -> None:
         """Until "stop"."""
@@ -99,6 +108,7 @@ class _Loop:
             if self.station.fenced("navigator", command.session):
                 refused.append(SESSION)
             else:
+                self.link_ms = max(0.0, (now_ns() - command.stamp_ns) * 1e-6)
                 requests.append(Request(NAVIGATOR, command))
         if self.endpoint is not None:
             for name in self.endpoint.watch_keys(now_ns()):
@@ -127,7 +137,7 @@ class _Loop:
         self.state, self.seen = governed.state, None
         if self.latch is not None:
             self.latch.keep(self.state.authority)
-        message = pack(governed, refused, self.sequence, self.limits, self.station.order.session)
+        message = self.timed(pack(governed, refused, self.sequence, self.limits, self.station.order.session), started)
         self.sequence += 1
         transport.try_send(self.governed, wire.encode(message))
         for note in governed.notes:
@@ -139,6 +149,20 @@ class _Loop:
             _count(self.station, message.reasons)
             self.station.record(message)
         self.station.beat("ready" if idle else "running", (time.perf_counter() - started) * 1e3)
+
+    def timed(self, message: wire.GovernedMsg, started: float) -> wire.GovernedMsg:
+        """A cycle's message with its times, which are noted for the first cycle of each of the navigator's commands."""
+        asked, holder = self.state.asked, self.state.authority.holder
+        govern_ms = (time.perf_counter() - started) * 1e3
+        if asked is None or holder is not NAVIGATOR or not asked.observed_ns:
+            return msgspec.structs.replace(message, govern_ms=govern_ms)
+        age_ms = max(0.0, (message.stamp_ns - asked.observed_ns) * 1e-6)
+        if asked.observed_ns > self.governed_of_ns:
+            self.governed_of_ns = asked.observed_ns
+            self.station.stage("govern", govern_ms, age_ms)
+            self.station.stage(LINK, self.link_ms, age_ms)
+        times = {"govern_ms": govern_ms, "link_ms": self.link_ms, "age_ms": age_ms, "observed_ns": asked.observed_ns}
+        return msgspec.structs.replace(message, **times)
 
     def answer(
         self, endpoint: Endpoint, requests: list[Request], governed: Governed, message: wire.GovernedMsg

@@ -14,7 +14,7 @@ import numpy as np
 from deploy import transport, wire
 from deploy.log_messages import pack_belief, pack_map, pack_rollout
 from deploy.station import Order, Station
-from deploy.timing import now_ns
+from deploy.timing import NAVIGATOR_STAGES, now_ns
 from policies.bundle_policy import BundlePolicy, BundleState, load
 from robonav.errors import BundleError, explain
 from robonav.types import Decision, Observation, RobotSpec
@@ -36,8 +36,8 @@ def run_navigator(station: Station) -> None:
     policy = load(order.bundle, order.robot, order.config.planner)
     _same_bundle(policy.bundle.sha256, order)
     _warm_up(policy, order.robot)
-    observations = station.link.subscribe_latest(station.address("observations"))
-    commands = station.link.send_commands(station.address("commands"))
+    observations = station.open("observations")
+    commands = station.open("commands")
     station.counts.update({"ticks": 0, "refused_by_link": 0, OLD: 0, NOT_FINITE: 0, OVERDUE: 0})
     state, reset = policy.reset(order.seed), True
     station.heard_nothing_yet()
@@ -67,6 +67,7 @@ def run_navigator(station: Station) -> None:
             episode=order.episode,
             observation=message.sequence,
             session=order.session,
+            observed_ns=message.stamp_ns,
             **wire.velocity_fields(decision.command),
         )
         if now_ns() - message.stamp_ns > order.config.governor.observation_life_s * 1e9:
@@ -85,12 +86,23 @@ def run_navigator(station: Station) -> None:
             age_ms=(started_ns - message.stamp_ns) * 1e-6,
             total_ms=total_ms,
         )
+        _note_stages(station, answer)
         # All in one record: an observation without its decision could not be replayed.
         station.record(message, answer, *insight(state, observation, decision, answer, order))
         station.counts["ticks"] += 1
         reset = False
         station.beat("running", total_ms, always=True)
     station.beat("done", always=True)
+
+
+def _note_stages(station: Station, answer: wire.DecisionMsg) -> None:
+    """Working time of each stage of a decision, and the observation's age at its end: they run one after the other."""
+    age_ms = answer.age_ms
+    for name in NAVIGATOR_STAGES:
+        work_ms = answer.details.get(f"{name}_ms")
+        if work_ms is not None:
+            age_ms += work_ms
+            station.stage(name, work_ms, age_ms)
 
 
 def insight(

@@ -34,7 +34,7 @@ def run_recorder(station: Station) -> None:
     """
     order = station.order
     file = LogFile(order.log)
-    source = station.link.receive_records(station.address("record"))
+    source = station.open("record")
     station.counts.update(messages=0, lost=0)
     station.heard_nothing_yet()
     while (word := station.word()) == "wait":

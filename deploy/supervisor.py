@@ -26,14 +26,17 @@ from deploy.config import DeployConfig
 from deploy.processes import ROLES
 from deploy.recorder import REPORT_EVENT
 from deploy.recovery import Recovery
-from deploy.report import COLLISION, INTERRUPTED, SUCCESS, TIMEOUT, RunReport, check_log_path, run_metadata
+from deploy.report import COLLISION, INTERRUPTED, SUCCESS, TIMEOUT, RunReport, check_log_path, run_metadata, timing
+from deploy.resources import Resources
 from deploy.restarts import log_parts
-from deploy.station import Order
-from deploy.timing import now_ns, summarise
+from deploy.station import Order, open_topic
+from deploy.systemd import Notifier
+from deploy.timing import Stages, now_ns
+from deploy.topics import SUPERVISOR
 from deploy.watch import Watch
 from policies.bundle import load_bundle
 from policies.contract import check_robot
-from robonav.errors import LinkError
+from robonav.errors import ConfigError, LinkError, explain
 from robonav.types import RobotSpec
 
 VITAL = ("driver", "governor", "navigator")
@@ -74,6 +77,9 @@ def run(
     config = config or DeployConfig()
     robot = robot or loaded.contract.robot
     check_robot(loaded.contract, robot)
+    if config.operator.start_latched and not config.operator.listen:
+        expected = "false, or operator.listen, where somebody can re-arm it"
+        raise ConfigError(explain("operator.start_latched", expected, True))
     folder = transport.private_folder()
     try:
         check_log_path(log)
@@ -108,16 +114,18 @@ class _Run:
         self.on_status = on_status
         self.config = order.config.supervisor
         self.interrupted = interrupted
-        self.control = link.publish_latest(transport.ipc_address(order.folder, "control"))
-        self.status = link.receive_records(transport.ipc_address(order.folder, "status"))
-        self.record = link.send_records(transport.ipc_address(order.folder, "record"))
+        self.control = open_topic(link, order.folder, "control", SUPERVISOR)
+        self.status = open_topic(link, order.folder, "status", SUPERVISOR)
+        self.record = open_topic(link, order.folder, "record", SUPERVISOR)
         self.word = "wait"
         self.sequence = 0
         self.recorded = 0
         self.said_ns = 0
-        self.watch = Watch()
+        self.watch = Watch(Stages(order.robot.dt_s))
         self.children = Children(order)
         self.recovery = Recovery(self.children, self.watch, self.config, order.log, self.event)
+        self.resources = Resources()
+        self.notifier = Notifier()
         self.log_error = ""
 
     def to_the_end(self) -> RunReport:
@@ -125,6 +133,7 @@ class _Run:
         try:
             self.start()
             outcome, detail = self.drive()
+            self.notifier.stopping(outcome)
             self.event("end", f"{outcome}: {detail}" if detail else outcome)
             self.end(VITAL)
             report = self.report(outcome, detail)
@@ -154,6 +163,7 @@ class _Run:
 
     def drive(self) -> tuple[str, str]:
         """Until arrival, collision, the time limit, a signal, or a loss that ends the run: (outcome, detail)."""
+        self.notifier.ready(f"driving {self.order.robot.name}")
         if not self.interrupted.is_set():
             self.say("run")
         limit_ns = now_ns() + int(self.order.config.time_limit_s * 1e9)
@@ -170,6 +180,7 @@ class _Run:
                 role, detail = lost
                 return f"{role} lost", detail
             self.hold()
+            self.resources.look({"supervisor": os.getpid(), **self.children.pids()}, now_ns() * 1e-9)
             if now_ns() > limit_ns:
                 return TIMEOUT, f"after {self.order.config.time_limit_s:g} s"
 
@@ -178,11 +189,14 @@ class _Run:
         if self.recovery.holding:
             if self.word != "hold":
                 self.say("hold")
+                self.notifier.says(f"holding: {self.recovery.losses[-1]}")
         elif self.word == "hold" and self.recovery.may_go_on():
             self.say("run")
+            self.notifier.says(f"driving {self.order.robot.name}")
 
     def listen(self, timeout_ns: int = POLL_NS) -> None:
         """Says the word when it is due, and hears what came within the time."""
+        self.notifier.alive(now_ns())
         if now_ns() - self.said_ns > self.config.control_period_s * 1e9:
             self.say(self.word)
         transport.wait([self.status], timeout_ns)
@@ -251,8 +265,8 @@ class _Run:
             ticks=driver["ticks"],
             decisions=decisions,
             decisions_per_s=round(decisions / time_s, 2) if time_s > 0 else 0.0,
-            decision_ms=summarise(watch.decision_ms),
-            lateness_ms=summarise(watch.lateness_ms),
+            decision_ms=watch.decision_ms.summary(),
+            lateness_ms=watch.lateness_ms.summary(),
             late_ticks=driver["late"],
             skipped_ticks=driver["skipped"],
             stopped=status is not None and status.stopped,
@@ -261,6 +275,8 @@ class _Run:
             records_lost=watch.counts("recorder")["lost"],
             log=self.order.log,
             log_error=self.log_error,
+            timing=timing(watch, driver["skipped"], self.order.robot.dt_s),
+            resources=self.resources.report(),
             restarts={role: watch.sessions[role] for role in ROLES if watch.sessions[role]},
             losses=tuple(self.recovery.losses),
             log_parts=log_parts(self.order.log, watch.sessions["recorder"]),

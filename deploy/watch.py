@@ -7,18 +7,21 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from deploy import wire
-from deploy.timing import now_ns
+from deploy.timing import Histogram, Stages, now_ns
 
 
 @dataclass
 class Watch:
-    """Fed with frames of the status stream."""
+    """Fed with frames of the status stream; its memory does not grow with the run."""
 
+    stages: Stages
     sessions: Counter[str] = field(default_factory=Counter)  # by role; what an earlier one says is not heard
     beats_ns: dict[str, int] = field(default_factory=dict)
     ready: set[str] = field(default_factory=set)
-    decision_ms: list[float] = field(default_factory=list)
-    lateness_ms: list[float] = field(default_factory=list)
+    decision_ms: Histogram = field(default_factory=Histogram)
+    lateness_ms: Histogram = field(default_factory=Histogram)
+    tick_ms: Histogram = field(default_factory=Histogram)  # working time of the driver's ticks
+    seen: int = 0  # ticks from `first_ns` to `last_ns`
     first_ns: int | None = None  # stamp of the robot's first tick
     last_ns: int | None = None
     status: wire.StatusMsg | None = None
@@ -37,7 +40,8 @@ class Watch:
             if self.driving and not over:
                 self.first_ns = self.first_ns or message.stamp_ns
                 self.last_ns = message.stamp_ns
-                self.lateness_ms.append(message.lateness_ms)
+                self.seen += 1
+                self.lateness_ms.add(message.lateness_ms)
             self.status = message
         return message
 
@@ -60,7 +64,12 @@ class Watch:
         role = message.role
         decided = message.counts.get("ticks", 0) > self._counts.get(role, {}).get("ticks", 0)
         if role == "navigator" and decided:
-            self.decision_ms.append(message.last_ms)
+            self.decision_ms.add(message.last_ms)
+        elif role == "driver" and decided:
+            self.tick_ms.add(message.last_ms)
+        if self.driving:
+            for stage in message.stages:
+                self.stages.add(*stage)
         self.beats_ns[role] = now_ns()
         self._counts[role] = message.counts
         self.ready.add(role)

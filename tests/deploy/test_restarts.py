@@ -20,6 +20,7 @@ from test_runs import FAR, POINT, Once, run_far, send, workers
 from deploy import transport, wire
 from deploy.authority import NAVIGATOR, Authority, Peer
 from deploy.config import DeployConfig, OperatorConfig, SupervisorConfig
+from deploy.governor_process import START_LATCHED
 from deploy.latch import FREE_FILE, KEPT, LOST, Latch
 from deploy.log_reader import Log, read_log
 from deploy.remote import Remote
@@ -153,6 +154,25 @@ def test_on_hold_and_behind_a_fence_nothing_is_driven(robot: rig.Rig) -> None:
     assert not any(m.vx_mps for m in robot.governed)
     session = itertools.repeat(1)
     assert robot.run(2.0, lambda: robot.vx_mps == 0.6)
+
+
+@pytest.mark.xdist_group("operators")
+def test_a_robot_that_starts_latched_moves_when_it_is_re_armed(tmp_path: Path) -> None:
+    address = f"ipc://{tmp_path}/operator"
+    with rig.governor(OperatorConfig(listen=address, start_latched=True)) as robot, Remote(address) as gate:
+        robot.others += [lambda: robot.navigate(0.6), gate.poll]
+        assert robot.run(5.0, lambda: "refused: e-stop" in robot.reasons() and gate.state is not None)
+        assert robot.vx_mps == 0.0
+        assert gate.state is not None
+        assert gate.state.estop == START_LATCHED
+        gate._send(wire.EStopMsg, action="rearm")
+        assert robot.run(2.0, lambda: robot.vx_mps == 0.6)
+
+
+def test_nobody_could_re_arm_a_robot_without_operators(tiny_bundle: Path, tmp_path: Path) -> None:
+    config = DeployConfig(operator=OperatorConfig(start_latched=True))
+    with pytest.raises(ConfigError, match=r"operator\.start_latched: expected false, or operator\.listen"):
+        run(tiny_bundle, POINT, tmp_path / "a.mcap", config=config)
 
 
 # -- whole runs --------------------------------------------------------------------------------------------------------
