@@ -68,7 +68,7 @@ def _record(station: Station, source: Any, queue: LogQueue) -> str:
         report = _take_all(queue, source, next_sequence, station.counts, station.order.session)
         queue.check()
         if report is None and station.orphaned():
-            report = json.dumps({"outcome": "recorder told to end" if station.terminated else "supervisor lost"})
+            report = json.dumps({"outcome": "supervisor lost" if station.deserted() else "recorder told to end"})
     deadline = now_ns() + DRAIN_NS
     while now_ns() < deadline:
         transport.wait([source], deadline - now_ns())

@@ -113,7 +113,7 @@ class Station:
     def orphaned(self) -> bool:
         """Whether the supervisor is silent or gone, or SIGTERM came; for the recorder, which outlives "stop"."""
         self.word()
-        return self._terminated or self._alone(now_ns())
+        return self._terminated or self.deserted()
 
     def _alone(self, now: int) -> bool:
         config = self.order.config.supervisor
@@ -122,10 +122,9 @@ class Station:
         silent = now - self._heard_ns > patience_s * 1e9
         return silent or os.getppid() != self.order.supervisor_pid
 
-    @property
-    def terminated(self) -> bool:
-        """Whether SIGTERM came."""
-        return self._terminated
+    def deserted(self) -> bool:
+        """Whether the supervisor is silent or gone; a parent's death comes as SIGTERM too."""
+        return self._alone(now_ns())
 
     @property
     def control(self) -> Any:
