@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from robonav.cli.args import UsageError, parse
-from robonav.cli.run_view import end_line, live_page, status_line
+from robonav.cli.run_view import end_line, live_page, status_line, timing_table
 from robonav.config import find_config, load_config, load_robot
 from robonav.errors import explain
 
@@ -67,8 +67,10 @@ class RunArgs:
     listen: str = ""
     """Where operators connect (e-stop, observers, remote commanders): tcp://ADDRESS:PORT, with keys of 'robonav keys',
     or ipc://PATH; the config's if not given, and its default is nowhere."""
+    topics: bool = False
+    """Print the streams between the processes (sender, receivers, rate, queue, log, lifetime) and start nothing."""
     json: bool = False
-    """Print the report as JSON."""
+    """Print the report, or the topics, as JSON."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -81,8 +83,11 @@ def main(argv: Sequence[str]) -> int:
         "robonav run --scene crowd-office --planner geometry",
         "robonav run --driver sim --robot a1 --fidelity legged",
         "robonav run --listen tcp://0.0.0.0:5600",
+        "robonav run --topics",
     ]
     args = parse(RunArgs, argv, "robonav run", description, examples)
+    if args.topics:
+        return _topics(args)
     if not 0 <= args.seed <= SEED_MAX:
         raise UsageError(explain("--seed", f"a whole number from 0 to {SEED_MAX}", args.seed))
     from deploy.bundle import find_bundle
@@ -123,6 +128,17 @@ def main(argv: Sequence[str]) -> int:
     if report.outcome == INTERRUPTED:
         return EXIT_INTERRUPTED
     return 0 if report.success else EXIT_FAILED
+
+
+def _topics(args: RunArgs) -> int:
+    """Prints the table of topics with the figures of this config and robot."""
+    from deploy.config import DeployConfig
+    from deploy.topics import rows, text_table
+
+    config = load_config(DeployConfig, find_config("deploy", args.config))
+    table = rows(config, load_robot(args.robot))
+    print(json.dumps([dataclasses.asdict(row) for row in table], indent=2) if args.json else text_table(table))
+    return 0
 
 
 @contextlib.contextmanager
@@ -180,6 +196,7 @@ def _text(report: RunReport) -> str:
         "standing" if report.stopped else f"standstill NOT confirmed, last speed {report.final_speed_mps:.2f} m/s"
     )
     reasons = ", ".join(f"{key} {count}" for key, count in report.reasons.items()) or "none"
+    restarts = ", ".join(f"{role} {count}" for role, count in report.restarts.items()) or "none"
     lines = [
         f"outcome   {outcome}",
         f"time      {report.time_s:.1f} s, {report.ticks} ticks, robot {standing}",
@@ -188,6 +205,10 @@ def _text(report: RunReport) -> str:
         f"ticks     late by p50 {lateness.p50:.1f} ms, p99 {lateness.p99:.1f} ms; {report.late_ticks} late, "
         f"{report.skipped_ticks} skipped",
         f"governor  {reasons}",
-        f"log       {report.log} ({report.records_lost} records lost)",
+        f"restarts  {restarts}",
+        *(f"lost      {loss}" for loss in report.losses),
+        f"log       {', '.join(report.log_parts) or report.log} ({report.records_lost} records lost)",
     ]
+    if report.timing is not None:
+        lines += ["", timing_table(report.timing)]
     return "\n".join(lines)
