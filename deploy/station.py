@@ -113,18 +113,23 @@ class Station:
     def orphaned(self) -> bool:
         """Whether the supervisor is silent or gone, or SIGTERM came; for the recorder, which outlives "stop"."""
         self.word()
-        return self._terminated or self.deserted()
+        return self._terminated or self._alone(now_ns())
 
     def _alone(self, now: int) -> bool:
         config = self.order.config.supervisor
         # Before its first word the supervisor may still be busy with starting the others.
         patience_s = config.control_timeout_s if self._heard_once else config.start_timeout_s
         silent = now - self._heard_ns > patience_s * 1e9
-        return silent or os.getppid() != self.order.supervisor_pid
+        return silent or self.parentless()
 
-    def deserted(self) -> bool:
-        """Whether the supervisor is silent or gone; a parent's death comes as SIGTERM too."""
-        return self._alone(now_ns())
+    def parentless(self) -> bool:
+        """Whether the supervisor's process is gone."""
+        return os.getppid() != self.order.supervisor_pid
+
+    @property
+    def terminated(self) -> bool:
+        """Whether SIGTERM came."""
+        return self._terminated
 
     @property
     def control(self) -> Any:
