@@ -239,6 +239,7 @@ def test_an_e_stop_outlives_its_governor(tiny_bundle: Path, tmp_path: Path) -> N
     assert set(driven) == {0, 1}
 
 
+@pytest.mark.slow
 @pytest.mark.xdist_group("processes")
 def test_a_killed_recorder_goes_on_in_a_part_of_the_log(tiny_bundle: Path, tmp_path: Path) -> None:
     once = send("recorder", signal.SIGKILL)
