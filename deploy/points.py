@@ -86,9 +86,3 @@ def points_of(observation: Observation, robot: RobotSpec, config: GovernorConfig
         heights_m = (config.floor_clearance_m - origin_m, robot.height_m - origin_m)
         found["depth"] = depth_points(observation.depth_m, robot.depth, observation.tilt_rad, heights_m)
     return found
-
-
-def obstacle_points(observation: Observation, robot: RobotSpec, config: GovernorConfig) -> NDArray[np.float64] | None:
-    """(n, 2) points of lidar and depth camera in the base frame; None for an observation with neither."""
-    found = points_of(observation, robot, config)
-    return np.concatenate(list(found.values())) if found else None
