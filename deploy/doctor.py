@@ -134,7 +134,7 @@ def _pace(patient: Patient) -> Iterator[Finding]:
         f"max {worst:.2f} ms; mean period off by {period_pct:.2f} %"
     )
     if p99 > LATE_MAX_MS or period_pct > PERIOD_MAX_PCT:
-        do = "stop what else runs, and give the processes a real-time priority (the units under launch/ do)"
+        do = "stop what else runs, and give the processes a priority of their own (the unit under launch/systemd does)"
         yield Finding("pace", "warning", found, "; ".join([do, *_brakes()]))
     else:
         yield Finding("pace", "ok", found)

@@ -60,7 +60,7 @@ def usb_sensors(root: Path = Path("/")) -> list[Device]:
 
 
 def reachable(address: str) -> str:
-    """ "" if HOST:PORT accepts a connection, or HOST answers a ping; else why not."""
+    """Empty if HOST:PORT accepts a connection, or HOST answers a ping; else why not."""
     host, _, port = address.rpartition(":")
     if host and port.isdigit():
         try:

@@ -3,8 +3,8 @@
     python -m deploy.drivers.conformance point
     python -m deploy.drivers.conformance my_module:make_driver robot=my_robot.toml
 
-The robot moves: up to `VX_SHARE` of its speed for some seconds, straight ahead. With a real one, 2 m of free floor and a
-hand on its e-stop. In pytest, parametrise a test over `CHECKS` and call each with a `Subject`.
+The robot moves: up to `VX_SHARE` of its speed for some seconds, straight ahead. With a real one, see to some metres of
+free floor, and keep a hand on its e-stop. In pytest, parametrise a test over `CHECKS` and call each with a `Subject`.
 """
 
 from __future__ import annotations

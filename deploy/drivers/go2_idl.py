@@ -1,7 +1,8 @@
 """The DDS messages of a Unitree Go2, as cyclonedds describes them; needs cyclonedds.
 
-The layouts are those of unitree_sdk2_python, folder `unitree_sdk2py/idl`: `unitree_api.msg.dds_`, `unitree_go.msg.dds_`,
-and ROS 2's `builtin_interfaces`, `std_msgs`, `geometry_msgs`, `sensor_msgs`. All are final: plain CDR, members in order.
+The layouts are those of unitree_sdk2_python, folder `unitree_sdk2py/idl`: `unitree_api.msg.dds_` and
+`unitree_go.msg.dds_`, and ROS 2's `builtin_interfaces`, `std_msgs`, `geometry_msgs`, `sensor_msgs`. All are final:
+plain CDR, members in order.
 """
 
 # No postponed annotations here: cyclonedds reads them when it makes a type.

@@ -1,9 +1,9 @@
 """What is said to a Unitree Go2 in sport mode and what it says, as plain values. No DDS here.
 
-Sources: unitree_sdk2_python `unitree_sdk2py/go2/sport/sport_api.py` and `sport_client.py` (API numbers, JSON parameters,
-which of them take no reply), unitree_ros2 `README.md` (`SportModeState`: modes, fields; topics `sportmodestate` and
-`lf/sportmodestate`) and its example `read_motion_state.cpp` (position and velocity in the odometry frame), Unitree's
-"Sports Services Interface" (ranges of Move; its latest one holds for 1 s).
+Sources: unitree_sdk2_python `unitree_sdk2py/go2/sport/sport_api.py` and `sport_client.py` (API numbers, JSON
+parameters, which of them take no reply), unitree_ros2 `README.md` (`SportModeState`: modes, fields; topics
+`sportmodestate` and `lf/sportmodestate`) and its example `read_motion_state.cpp` (position and velocity in the
+odometry frame), Unitree's "Sports Services Interface" (ranges of Move; its latest one holds for 1 s).
 """
 
 from __future__ import annotations

@@ -59,7 +59,6 @@ class ReplayedLogDriver:
         self._begin_ns: int | None = None  # now, at the first observation
         self._at = -1  # the observation that was read last
         self._connected = self._armed = False
-        self._begun = False
 
     def connect(self) -> None:
         """Nothing to open: the log has been read."""
@@ -73,8 +72,8 @@ class ReplayedLogDriver:
     def read(self) -> Observation:
         """The observation whose time has come; the first one until `arm`.
 
-        An observation that is due within half a control period of the recording counts as due, so that a loop at the recorded rate
-        gets each of them once.
+        An observation that is due within half a control period of the recording counts as due, so that a loop at the
+        recorded rate gets each of them once.
 
         Raises:
             LinkError: not connected.
