@@ -50,9 +50,7 @@ def test_a_scan_of_another_robot_does_not_pass_by_waiting() -> None:
 def test_another_bundle_than_the_runs_does_not_drive() -> None:
     _same_bundle("a" * 64, ORDER)
     _same_bundle("b" * 64, replace(ORDER, metadata={}))  # of a run that names none
-    with pytest.raises(
-        BundleError, match="the bundle aaaaaaaaaaaa of this run, got bbbbbbbbbbbb; end"
-    ):
+    with pytest.raises(BundleError, match="the bundle aaaaaaaaaaaa of this run, got bbbbbbbbbbbb; end"):
         _same_bundle("b" * 64, ORDER)
 
 
