@@ -84,7 +84,7 @@ def test_a_machine_that_cannot_keep_time(
     monkeypatch.setattr(doctor, "pace", lambda seconds: ([late_ms] * 40, period_pct))
     (finding,) = only(patient, "warning")
     assert finding.what == "pace"
-    assert "real-time priority" in finding.do
+    assert "priority" in finding.do
 
 
 @pytest.mark.parametrize(("step_ns", "level"), [(200_000, "warning"), (-5, "error"), (0, "warning"), (50, "ok")])
