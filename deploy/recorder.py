@@ -6,6 +6,7 @@ The log itself is written by `deploy.log_writer`.
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 from deploy import transport, wire
@@ -20,6 +21,7 @@ __all__ = ["LIBRARY", "PROFILE", "REPORT_METADATA", "RUN_METADATA", "TOPICS", "L
 
 REPORT_EVENT = "report"
 POLL_NS = 100_000_000
+PARENT_S = 0.05
 DRAIN_NS = 100_000_000
 
 
@@ -68,7 +70,9 @@ def _record(station: Station, source: Any, queue: LogQueue) -> str:
         report = _take_all(queue, source, next_sequence, station.counts, station.order.session)
         queue.check()
         if report is None and station.orphaned():
-            report = json.dumps({"outcome": "recorder told to end" if station.terminated else "supervisor lost"})
+            time.sleep(PARENT_S)  # a parent that is killed sends SIGTERM a moment before it is gone
+            told = station.terminated and not station.parentless()
+            report = json.dumps({"outcome": "recorder told to end" if told else "supervisor lost"})
     deadline = now_ns() + DRAIN_NS
     while now_ns() < deadline:
         transport.wait([source], deadline - now_ns())

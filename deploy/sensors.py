@@ -47,7 +47,6 @@ class Watch:
 
 def picture_of(values: NDArray[Any], range_m: float) -> Picture:
     """Of ranges or depths, in metres; 0 and the range's end are no hits."""
-    values = np.asarray(values, dtype=np.float32)
     hit = (values > 0) & (values < range_m - 1e-3)
     if not hit.any():
         return Picture("")
@@ -67,7 +66,7 @@ def pictures_of(observation: Observation, robot: RobotSpec) -> dict[str, Picture
 def unbelievable(observation: Observation, robot: RobotSpec) -> str:
     """Why the pictures of an observation cannot be, or ""."""
     if observation.scan_m is not None:
-        why = _scan(np.asarray(observation.scan_m, np.float64), robot.lidar)
+        why = _scan(observation.scan_m, robot.lidar)
         if why:
             return why
     if observation.depth_m is not None and not np.any(observation.depth_m):
@@ -75,7 +74,7 @@ def unbelievable(observation: Observation, robot: RobotSpec) -> str:
     return ""
 
 
-def _scan(ranges: NDArray[np.float64], lidar: LidarSpec) -> str:
+def _scan(ranges: NDArray[Any], lidar: LidarSpec) -> str:
     if (ranges < 0).mean() > NEGATIVE_SHARE:
         return BAD_SCAN
     if not ranges.any():

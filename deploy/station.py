@@ -120,7 +120,11 @@ class Station:
         # Before its first word the supervisor may still be busy with starting the others.
         patience_s = config.control_timeout_s if self._heard_once else config.start_timeout_s
         silent = now - self._heard_ns > patience_s * 1e9
-        return silent or os.getppid() != self.order.supervisor_pid
+        return silent or self.parentless()
+
+    def parentless(self) -> bool:
+        """Whether the supervisor's process is gone."""
+        return os.getppid() != self.order.supervisor_pid
 
     @property
     def terminated(self) -> bool:

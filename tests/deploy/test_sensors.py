@@ -16,6 +16,7 @@ from deploy.sensors import (
     BAD_SCAN,
     BLIND_DEPTH,
     BLIND_SCAN,
+    ROUGH_SHARE,
     Watch,
     frozen,
     picture_of,
@@ -86,6 +87,19 @@ def test_negative_ranges_and_blind_sensors_are_named() -> None:
     sparse[:17] = np.tile([0.5, 7.0], 9)[:17]
     assert unbelievable(looking(sparse), ROBOT) == BAD_SCAN
     # What lies beyond the range counts as at its end.
+    # As rough as the bound is not too rough yet, and a tenth of negative beams is not too many.
+    lidar = replace(ROBOT.lidar, beams=20, range_m=8.0)
+    edge = replace(ROBOT, lidar=lidar)
+    waves = np.where(np.arange(20) % 2, 2.4, 1.2)
+    assert np.median(np.abs(np.diff(waves))) == ROUGH_SHARE * lidar.range_m
+    assert unbelievable(looking(waves), edge) == ""
+    waves[1::2] += 0.001
+    assert unbelievable(looking(waves), edge) == BAD_SCAN
+    tenth = np.full(20, 1.0)
+    tenth[:2] = -1.0
+    assert unbelievable(looking(tenth), edge) == ""
+    tenth[2] = -1.0
+    assert unbelievable(looking(tenth), edge) == BAD_SCAN
     beyond = np.where(np.arange(BEAMS) % 2, RANGE_M, 99.0)
     assert unbelievable(looking(beyond), ROBOT) == ""
 
@@ -102,7 +116,10 @@ def test_a_picture_knows_what_was_hit_and_its_last_bit() -> None:
     half[0] = 0.0
     assert picture_of(half, RANGE_M).hit_share == 0.5 - 1 / BEAMS
     depth = np.full((4, 4), 1.0)
-    assert set(pictures_of(looking(scan(), depth), ROBOT)) == {"scan", "depth"}
+    both = {"scan": picture_of(scan(), RANGE_M), "depth": picture_of(depth, ROBOT.depth.range_m)}
+    assert pictures_of(looking(scan(), depth), ROBOT) == both
+    assert both["depth"].digest
+    assert picture_of(np.full(BEAMS, RANGE_M - 0.01), RANGE_M).hit_share == 1.0
     assert pictures_of(looking(), ROBOT) == {}
     near = np.full((4, 4), ROBOT.depth.range_m)
     assert pictures_of(looking(None, near), ROBOT)["depth"].digest == ""
