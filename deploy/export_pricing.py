@@ -77,7 +77,9 @@ class Pricing:
         cost = g.op("Add", cost, g.op("Mul", forbidden, s.forbidden))
         cost = cost if c.geometry else g.op("Mul", cost, 0.0)
         if c.progress:
-            clear, at_least = (clear, at_least) if c.geometry else (g.op("Add", g.op("Mul", x, 0.0), 1.0) for x in (clear, at_least))
+            clear, at_least = (
+                (clear, at_least) if c.geometry else (g.op("Add", g.op("Mul", x, 0.0), 1.0) for x in (clear, at_least))
+            )
             gain = g.op("Sub", self._progress(poses, clear, at_least, count), self._change(first))
             has_route = g.slice("route_length", 1, 2, 0)
             cost = g.op("Sub", cost, g.op("Mul", gain, has_route))
@@ -219,7 +221,8 @@ class Pricing:
         following = g.op("Pad", g.slice(at_least, 1, self._steps, 1), np.array([0, 0, 0, 1], np.int64))
         last = g.op("Sub", at_least, following)  # 1 at the last step that counts
         x, y, cos, sin = (
-            g.reduce("ReduceSum", g.op("Mul", part, last), keep=True) for part in (poses.x, poses.y, poses.cos, poses.sin)
+            g.reduce("ReduceSum", g.op("Mul", part, last), keep=True)
+            for part in (poses.x, poses.y, poses.cos, poses.sin)
         )
         line = g.slice("route", 0, points, 0)
         lx, ly = (g.reshape(part, points) for part in g.split(line, [1, 1], axis=1))

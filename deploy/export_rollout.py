@@ -73,7 +73,7 @@ class Rollouts:
         g: the graph.
         agent: `is_quick`.
         start: names of the start's tensors.
-        odds: (L, 1, S, C) exp of standard Gumbel noise, the same for all candidates.
+        odds: (L, 1, S, C) exp of standard Gumbel noise, the same for all candidates, or (L, K, S, C).
         horizon: L.
         doubt_every: the priors' disagreement is looked at every so many steps.
     """
@@ -96,7 +96,9 @@ class Rollouts:
             parts[-1] = g.op("Div", g.op("Sub", parts[-1], c.unimix / c.classes), 1 - c.unimix)
         self._latent = g.concat(*parts, axis=-1)
         self._layers = [
-            Mamba3Roll(g, cast("Mamba3", layer), {k.split(".", 1)[1]: v for k, v in start.layers.items() if f"layer{i}." in k})
+            Mamba3Roll(
+                g, cast("Mamba3", layer), {k.split(".", 1)[1]: v for k, v in start.layers.items() if f"layer{i}." in k}
+            )
             for i, layer in enumerate(cast("Backbone", model.backbone).layers)
         ]
 
@@ -105,9 +107,11 @@ class Rollouts:
         g, w = self.g, self._fold
         carried = [layer.begin(count) for layer in self._layers]
         planned = [g.reshape(a, count - own, ACTION_SIZE) for a in g.split(wanted, [1] * self.horizon, axis=1)]
-        luck = [] if jitter is None else [
-            g.reshape(a, own, ACTION_SIZE) for a in g.split(jitter, [1] * self.horizon, axis=1)
-        ]
+        luck = (
+            []
+            if jitter is None
+            else [g.reshape(a, own, ACTION_SIZE) for a in g.split(jitter, [1] * self.horizon, axis=1)]
+        )
         latent, features = g.expand(self._latent, count, self.latent_size), ""
         actions, seen, contexts = [], [], []
         for t in range(self.horizon):
@@ -178,7 +182,7 @@ class Rollouts:
         if self.sampled < self.groups:
             drawn, kept = g.split(p, [self.sampled, self.groups - self.sampled], axis=1)
         mixed = g.op("Add", drawn, c.unimix / c.classes / (1 - c.unimix)) if c.unimix else drawn
-        odds = g.reshape(self._odds[t], 1, self.sampled, self.classes)
+        odds = g.reshape(self._odds[t], -1, self.sampled, self.classes)
         one_hot = g.op("Hardmax", g.op("Mul", mixed, odds), axis=-1)
         return g.reshape(g.concat(one_hot, kept, axis=1) if kept else one_hot, count, self.latent_size)
 
@@ -189,7 +193,13 @@ class Rollouts:
         for first in range(0, steps, TOGETHER):
             rows = len(seen[first : first + TOGETHER]) * count
             pair = g.linear(g.concat(*seen[first : first + TOGETHER], axis=0), w.outcome_in, w.outcome_bias)
-            pair = g.silu(g.op("Mul", g.normed(g.reshape(pair, rows, 2, self.width), np.ones(self.width, np.float32), EPS), w.outcome_scale))
+            pair = g.silu(
+                g.op(
+                    "Mul",
+                    g.normed(g.reshape(pair, rows, 2, self.width), np.ones(self.width, np.float32), EPS),
+                    w.outcome_scale,
+                )
+            )
             reward, proceed = (g.reshape(part, rows, self.width) for part in g.split(pair, [1, 1], axis=1))
             rewards.append(g.reshape(self._expected(reward, *w.reward_out, w.reward_bins), -1, count))
             goings.append(g.reshape(g.linear(proceed, *w.proceed_out), -1, count))
@@ -224,7 +234,9 @@ class Rollouts:
         logits = [g.concat(*(own for _, own in contexts), axis=0)]
         for layers in w.others:
             logits.append(g.reshape(self._mlp(context, layers), rows, self.groups, self.classes))
-        p = g.op("Softmax", g.concat(*(g.reshape(x, 1, rows, self.groups, self.classes) for x in logits), axis=0), axis=-1)
+        p = g.op(
+            "Softmax", g.concat(*(g.reshape(x, 1, rows, self.groups, self.classes) for x in logits), axis=0), axis=-1
+        )
         p = g.op("Add", g.op("Mul", p, 1 - c.unimix), c.unimix / c.classes) if c.unimix else p
         mean = g.reduce("ReduceMean", p, 0, keep=True)
         both = g.concat(p, mean, axis=0)  # (heads + 1, n, G, C)
@@ -354,9 +366,13 @@ class _Folded:
         self.critic, self.critic_bins = self._layers(agent.behavior.critic.net, self._d), _symexp(agent.behavior.critic)
         self.others: list[Any] | None = None
         if model.prior_heads is not None:
-            self.others = [self._layers(cast("nn.Sequential", net), self._d, LOGIT_SCALE) for net in model.prior_heads.nets]
+            self.others = [
+                self._layers(cast("nn.Sequential", net), self._d, LOGIT_SCALE) for net in model.prior_heads.nets
+            ]
 
-    def _layers(self, net: nn.Sequential, at: int, scale: float = 1.0) -> list[tuple[Array, Array | None, Array | None]]:
+    def _layers(
+        self, net: nn.Sequential, at: int, scale: float = 1.0
+    ) -> list[tuple[Array, Array | None, Array | None]]:
         """Weight, bias and norm of each layer of an `mlp` that reads features, latents from row `at` on."""
         parts = list(net)
         found: list[tuple[Array, Array | None, Array | None]] = []

@@ -8,12 +8,13 @@ from typing import NamedTuple
 import numpy as np
 
 from policies.contract import NEXT_PREFIX, STATE_PREFIX, BundleContract
-from policies.onnx_step import Arrays, open_session
-from policies.planner_layout import PLAN, Feeds, PlannerLayout
+from policies.onnx_session import Runtime, open_session, statement
+from policies.onnx_step import Arrays
+from policies.planner_layout import PLAN, Feeds, PlannerLayout, Seen
 from robonav.config import from_mapping
 from robonav.errors import BundleError, ConfigError, explain
 from robonav.planning.local import LocalPilot, Move, PilotState, imagined_path
-from robonav.planning.mppi import Plan, draw_noise
+from robonav.planning.mppi import Plan
 from robonav.planning.situation import Situation
 from robonav.types import Observation, RobotSpec
 
@@ -43,8 +44,10 @@ class OnnxPlanner:
         MissingDependencyError: onnxruntime is not installed.
     """
 
-    def __init__(self, model: bytes, contract: BundleContract, where: str = "planner.onnx") -> None:
-        self._session = open_session(model, where)
+    def __init__(
+        self, model: bytes, contract: BundleContract, where: str = "planner.onnx", runtime: Runtime | None = None
+    ) -> None:
+        self._session = open_session(model, where, runtime)
         text = self._session.get_modelmeta().custom_metadata_map.get(LAYOUT_KEY)
         try:
             self.layout = from_mapping(PlannerLayout, json.loads(text or "null"), f"{where}: layout")
@@ -59,6 +62,11 @@ class OnnxPlanner:
                 wanted, got = expected.get(name, "none"), shapes.get(name, "none")
                 raise BundleError(explain(f"{where}: {name}", wanted, got, "export the bundle again"))
         self._states = {STATE_PREFIX + t.name: t.name for t in contract.states}
+
+    @property
+    def runs_on(self) -> str:
+        """What the graph runs on."""
+        return statement(self._session)
 
     def run(self, memory: Arrays, plan: np.ndarray, feeds: Feeds) -> Found:
         """Plans once.
@@ -80,27 +88,26 @@ class GraphPilot:
 
     def __init__(self, spec: RobotSpec, planner: OnnxPlanner) -> None:
         self.spec, self._planner, self.layout = spec, planner, planner.layout
-        self._pilot = LocalPilot(spec, planner.layout.config, on_field=True)
+        self._pilot = LocalPilot(spec, self.layout.config, on_field=True)
 
     def reset(self, seed: int) -> PilotState:
         """State at an episode's start; the seed drives the noise."""
         return self._pilot.reset(seed)
 
-    def prepare(self, state: PilotState, observation: Observation, situation: Situation) -> tuple[PilotState, Feeds]:
-        """The state with what is seen now, and the graph's arrays."""
+    def look(self, state: PilotState, observation: Observation, situation: Situation) -> tuple[PilotState, Seen]:
+        """The state with what is seen now, and what the planner is told of it."""
         pilot = self._pilot
         surroundings = pilot.surroundings(state, observation, situation)
         local = pilot.field(surroundings, observation)
-        constants = pilot.planner.constants(observation)[: self.layout.constants]
-        noise = draw_noise(state.planner, self.layout.config, self.layout.noise_shape, len(constants))
-        route = pilot.planner.route(observation, situation)
-        feeds = self.layout.feeds(observation, local, route, constants, noise, self.spec)
-        return PilotState(surroundings, state.planner), feeds
+        route = self.layout.route_arrays(pilot.planner.route(observation, situation))
+        twist, last = (np.asarray(v, np.float32) for v in (observation.twist_base, observation.last_command))
+        return PilotState(surroundings, state.planner), Seen(twist, last, local, *route)
 
     def move(self, state: PilotState, observation: Observation, situation: Situation, memory: Arrays) -> Move:
         """The best plan at a tick, dreamt from the policy's memory."""
-        state, feeds = self.prepare(state, observation, situation)
-        found = self._planner.run(memory, state.planner.plan, feeds)
+        state, seen = self.look(state, observation, situation)
+        noise = self.layout.noise(state.planner, self.spec, seen.twist)
+        found = self._planner.run(memory, state.planner.plan, self.layout.feeds(seen, noise, self.spec))
         planner = state.planner._replace(plan=found.plan, tick=state.planner.tick + 1)
         why = "mppi" if found.found else "stop: no finite candidate"
         rounds = self.layout.config.rounds

@@ -10,6 +10,7 @@ M constant commands, N route points.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +18,10 @@ from numpy.typing import NDArray
 from robonav.config import require_at_least
 from robonav.errors import ConfigError, explain
 from robonav.planning.field import CELLS, MOVERS, LocalField, footprint_spots
-from robonav.planning.mppi import MPPIConfig, Noise
+from robonav.planning.mppi import MPPIConfig, Noise, PlannerState, draw_noise
 from robonav.planning.progress import STEP_M, RouteAhead
-from robonav.types import ACTION_SIZE, Observation, RobotSpec
+from robonav.planning.window import reachable_commands
+from robonav.types import ACTION_SIZE, RobotSpec
 
 Singles = NDArray[np.float32]
 Feeds = dict[str, Singles]
@@ -99,42 +101,61 @@ class PlannerLayout:
             "noise.choice": (c.rounds, c.candidates + self.constants),
         }
 
-    def feeds(
-        self,
-        observation: Observation,
-        local: LocalField,
-        route: RouteAhead | None,
-        constants: Singles,
-        noise: Noise,
-        spec: RobotSpec,
-    ) -> Feeds:
-        """A tick's arrays for `inputs`."""
+    def route_arrays(self, route: RouteAhead | None) -> tuple[Singles, Singles]:
+        """(N + 1, 2) points of a route, its end last, and (2,) its length and whether there is one."""
         line = np.zeros((self.route_points + 1, 2), np.float32)
-        if route is not None:
-            points = np.append(route.line[: self.route_points], route.end).astype(np.complex64)
-            line[: len(points) - 1] = np.stack([points.real, points.imag], 1)[:-1]
-            line[len(points) - 1 :] = (points[-1].real, points[-1].imag)
+        if route is None:
+            return line, np.zeros(2, np.float32)
+        points = np.append(route.line[: self.route_points], route.end).astype(np.complex64)
+        line[: len(points)] = np.stack([points.real, points.imag], 1)
+        line[len(points) :] = line[len(points) - 1]
+        return line, np.array([route.length_m, 1.0], np.float32)
+
+    def feeds(self, seen: Seen, noise: Noise, spec: RobotSpec) -> Feeds:
+        """A tick's arrays for `inputs`."""
+        constants = constants_of(self.config, spec, seen.twist)[: self.constants]
         filled = np.zeros((self.constants, ACTION_SIZE), np.float32)
-        filled[: len(constants)] = constants[: self.constants]
+        filled[: len(constants)] = constants
         known = {"constants": filled, "known": (np.arange(self.constants) < len(constants)).astype(np.float32)}
         choice = np.zeros((self.config.rounds, self.config.candidates + self.constants), np.float32)
         for row, drawn in zip(choice, noise.choice, strict=True):
             row[: len(drawn)] = drawn
         return {
-            "twist": np.asarray(observation.twist_base, np.float32),
-            "last_command": np.asarray(observation.last_command, np.float32),
-            "body": body_of(spec, self.config, local.half_m),
+            "twist": seen.twist,
+            "last_command": seen.last_command,
+            "body": body_of(spec, self.config, seen.local.half_m),
             "spots": footprint_spots(spec),
-            "field": local.distance_m,
-            "movers": local.movers,
-            "route": line,
-            "route_length": np.array([0.0 if route is None else route.length_m, route is not None], np.float32),
+            "field": seen.local.distance_m,
+            "movers": seen.local.movers,
+            "route": seen.route,
+            "route_length": seen.route_length,
             **(known if self.constants else {}),
             "noise.actor": noise.actor,
             "noise.plans": noise.plans,
             "noise.latent": noise.latent,
             "noise.choice": choice,
         }
+
+    def noise(self, planner: PlannerState, spec: RobotSpec, twist: Singles) -> Noise:
+        """The noise of a tick."""
+        return draw_noise(planner, self.config, self.noise_shape, len(constants_of(self.config, spec, twist)))
+
+
+class Seen(NamedTuple):
+    """What a planner is told of a tick, in the base frame."""
+
+    twist: Singles  # (3,)
+    last_command: Singles  # (3,)
+    local: LocalField
+    route: Singles  # (N + 1, 2)
+    route_length: Singles  # (2,)
+
+
+def constants_of(config: MPPIConfig, spec: RobotSpec, twist: NDArray[np.floating]) -> Singles:
+    """(m, 3) constant actions that the robot can reach, m at most M."""
+    if not config.primitives:
+        return np.zeros((0, ACTION_SIZE), np.float32)
+    return spec.velocity_to_action(reachable_commands(spec, twist, config.samples)).astype(np.float32)
 
 
 def body_of(spec: RobotSpec, config: MPPIConfig, half_m: float) -> Singles:

@@ -84,8 +84,8 @@ class CandidateDreams(nn.Module):
 
         Returns:
             (K, L, A) actions; (K,) the discounted imagined rewards; (K,) the critic's discounted value of the last
-            state; and (K,) how far the priors disagree over the horizon, 0 to 1: the mean over the steps that are looked
-            at, each weighted like its reward, so that what would come after an end does not count.
+            state; and (K,) how far the priors disagree over the horizon, 0 to 1: the mean over the steps that are
+            looked at, each weighted like its reward, so that what would come after an end does not count.
         """
         model, count, horizon = self.agent.model, wanted.shape[0], wanted.shape[1]
         state = WorldModelState(*map_state(lambda x: x.expand(count, *x.shape[1:]), start))

@@ -31,6 +31,7 @@ class LocalField(NamedTuple):
     distance_m: Singles  # (CELLS, CELLS) rows along y, columns along x
     half_m: float  # from the base to the centres of the outermost cells
     movers: Singles  # (MOVERS, 5) x, y m, velocity x, y m/s, radius m
+    standing: NDArray[np.complex64]  # (P,) x + iy m, that the grid was made of
 
 
 def local_field(
@@ -55,7 +56,8 @@ def local_field(
     chosen, centre, velocity = chosen[nearest], centre[nearest], velocity[nearest]
     rows = (centre.real, centre.imag, velocity.real, velocity.imag, tracks.radius_m[chosen])
     movers[: len(chosen)] = np.stack(rows, axis=1)
-    return LocalField(_distances(_standing(surroundings, centre, velocity, complex(x, y), turn), half_m), half_m, movers)
+    standing = _standing(surroundings, velocity, complex(x, y), turn)
+    return LocalField(distance_grid(standing, half_m), half_m, movers, standing)
 
 
 def field_half_m(spec: RobotSpec, seconds: float, beyond_m: float) -> float:
@@ -74,7 +76,7 @@ def footprint_spots(spec: RobotSpec) -> Singles:
 
 
 def spots_distance_m(field: LocalField, positions: NDArray[np.complex64], yaw_rad: Singles, spots: Singles) -> Singles:
-    """(N, T) distance from the spots of a footprint at poses (N, T) to what stands; beyond the grid that of its edge."""
+    """(N, T) distance from a footprint's spots at poses (N, T) to what stands; beyond the grid that of its edge."""
     centre = (spots[:, 0] + 1j * spots[:, 1]).astype(np.complex64)
     at = positions[..., None] + np.exp(1j * yaw_rad)[..., None] * centre
     scale = np.float32((CELLS - 1) / 2)
@@ -90,7 +92,7 @@ def spots_distance_m(field: LocalField, positions: NDArray[np.complex64], yaw_ra
 def movers_distance_m(
     spec: RobotSpec, positions: NDArray[np.complex64], yaw_rad: Singles, centre: NDArray[np.complex64], radius: Singles
 ) -> Singles:
-    """(N, T) signed distance from the footprint's rectangle at poses (N, T) to the nearest of discs at centres (T, M)."""
+    """(N, T) signed distance from the footprint at poses (N, T) to the nearest of discs at centres (T, M)."""
     relative = (centre[None] - positions[..., None]) * np.exp(-1j * yaw_rad)[..., None]
     ahead, beside = np.abs(relative.real) - spec.length_m / 2, np.abs(relative.imag) - spec.width_m / 2
     outside = np.hypot(np.maximum(ahead, 0), np.maximum(beside, 0))
@@ -98,18 +100,21 @@ def movers_distance_m(
 
 
 def _standing(
-    surroundings: Surroundings, centre: NDArray[np.complex128], velocity: NDArray[np.complex128], at: complex, turn: complex
-) -> NDArray[np.complex128]:
+    surroundings: Surroundings,
+    velocity: NDArray[np.complex128],
+    at: complex,
+    turn: complex,
+) -> NDArray[np.complex64]:
     """(P,) points in the base frame that belong to no disc that moves."""
     if surroundings.points_m is None:
-        return np.zeros(0, np.complex128)
+        return np.zeros(0, np.complex64)
     points, drift = (surroundings.points_m - at) * turn, surroundings.velocity_mps * turn
     # a moving point has exactly its track's velocity
     carried = (np.abs(drift[:, None] - velocity[None]) < 1e-9).any(axis=1) & (drift != 0)
-    return points[~carried]
+    return points[~carried].astype(np.complex64)
 
 
-def _distances(points: NDArray[np.complex128], half_m: float) -> Singles:
+def distance_grid(points: NDArray[np.complex64], half_m: float) -> Singles:
     """(CELLS, CELLS) distance from each cell's centre to the nearest of points (P,)."""
     scale = (CELLS - 1) / 2
     margin = 8  # points just outside count as well
@@ -127,4 +132,3 @@ def _distances(points: NDArray[np.complex128], half_m: float) -> Singles:
     centres = (np.arange(CELLS) / scale - 1) * half_m
     nearest = of_label[labels[margin:-margin, margin:-margin]]
     return np.hypot(nearest.real - centres[None], nearest.imag - centres[:, None]).astype(np.float32)
-
