@@ -314,11 +314,12 @@ class Mamba3Roll:
         earlier = g.op("Mul", g.concat(now.weights, earlier, axis=3) if now.weights else earlier, decay)
         weights = g.concat(earlier, here, axis=3)  # (K, H, 1, t)
         keys = g.concat(now.keys, key, axis=2)
-        values = g.concat(now.values, g.reshape(x, -1, heads, 1, self.p), axis=2)
+        value = g.reshape(x, -1, heads, 1, self.p)
+        values = g.concat(now.values, value, axis=2)
         since = g.op("Mul", now.since, decay) if now.since else decay
         match = g.op("MatMul", query, g.op("Transpose", keys, perm=[0, 1, 3, 2]))  # (K, H, 1, t)
         share = g.op("Mul", weights, match)
-        y = g.op("Add", g.op("MatMul", share, values), g.op("Mul", g.reshape(x, -1, heads, 1, self.p), self._skip))
+        y = g.op("Add", g.op("MatMul", share, values), g.op("Mul", value, self._skip))
         faded = g.reshape(g.op("Mul", query, since), -1, heads * self.n)
         y = g.linear(faded, self._hidden, g.reshape(y, -1, heads * self.p))
         return g.linear(g.op("Mul", y, g.silu(z)), self._out, residual), Carried(
