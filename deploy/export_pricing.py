@@ -18,7 +18,6 @@ from policies.planner_layout import BODY, PlannerLayout
 from robonav.planning.field import CELLS, MOVERS
 from robonav.planning.progress import AIM_POINTS, NEAR_M, STEP_M
 from robonav.planning.sweep import ESCAPE_M
-from robonav.types import ACTION_SIZE
 
 Array = NDArray[np.float32]
 

@@ -2,8 +2,8 @@
 
 This is what an exported planner reads: no matter how many points a scan has, its graph stays the same. The grid is
 centred on the base and turned with it; each cell holds the distance from its centre to the nearest point itself, not to
-the cell that holds it, so that between cells distances are right to about a centimetre. A footprint is swept through it
-as seven spots: three discs along its longer axis and one in each corner.
+the cell that holds it, so that distances are right to about a centimetre, and where two points share a cell to one cell.
+A footprint is swept through it as seven spots: three discs along its longer axis and one in each corner.
 """
 
 from __future__ import annotations
