@@ -41,7 +41,8 @@ class _DreamStep(nn.Module):
         """Carried values, memory, wanted (K, A), jitter (P, A), gumbel (K, S, C) to carried values, memory, action."""
         latent, rewards, weight, doubt, *memory = tensors[:-3]
         now = Dreaming(self.agent.model.state_of(list(memory)), latent, rewards, weight, doubt)
-        now, action = dream_on(self.agent, now, *tensors[-3:])
+        wanted, jitter, gumbel = tensors[-3:]
+        now, action = dream_on(self.agent, now, wanted, jitter, gumbel)
         memory = [tensor for _, tensor in now.state.tensors()]
         return (now.latent, now.rewards, now.weight, now.doubt, *memory, action)
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from deploy.graph import Graph
+from deploy.graph import Graph, Operand
 from policies.planner_layout import BODY, PlannerLayout
 from robonav.planning.field import CELLS, MOVERS
 from robonav.planning.progress import AIM_POINTS, NEAR_M, STEP_M
@@ -145,7 +145,7 @@ class Pricing:
         """(4, 14) from x, y, cos, sin of a pose to x, y of all spots, in halves of the field."""
         g, spots = self.g, 7
         one, none = np.ones(spots, np.float32), np.zeros(spots, np.float32)
-        rows = [(one, none), (none, one), (sx, sy), (g.op("Neg", sy), sx)]
+        rows: list[tuple[Operand, Operand]] = [(one, none), (none, one), (sx, sy), (g.op("Neg", sy), sx)]
         columns = [g.concat(*(g.op("Reshape", v, np.array([spots, 1])) for v in row), axis=1) for row in rows]
         matrix = g.concat(*(g.reshape(column, 1, 2 * spots) for column in columns), axis=0)
         return g.op("Div", matrix, self._body["field_half_m"])

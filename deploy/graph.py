@@ -92,7 +92,7 @@ class Graph:
         """ReduceSum, ReduceMax, ... along one axis."""
         return self.op(kind, x, np.array([axis], np.int64), keepdims=int(keep))
 
-    def linear(self, x: str, weight: NDArray[Any], bias: Operand | None = None) -> str:
+    def linear(self, x: str, weight: Operand, bias: Operand | None = None) -> str:
         """x (K, I) times weight (I, O), plus a bias (O,) or a matrix (K, O)."""
         return self.op("Gemm", x, weight, *(() if bias is None else (bias,)))
 

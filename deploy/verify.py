@@ -6,8 +6,9 @@ With TensorRT this is also where its engines are built and cached, so that no fi
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -140,19 +141,17 @@ def _figures(bundle: Bundle, recording: ParityRecording, planned: PlansRecording
     for tick in ticks:
         state, _ = step.step(state, tick)
         memories.append({name: values.copy() for name, values in state.items()})
-    timed = _timed(
-        [lambda tick=tick, before=m: step.step(before, tick) for tick, m in zip(ticks, memories, strict=True)]
-    )
+    timed = _timed([partial(step.step, m, tick) for tick, m in zip(ticks, memories, strict=True)])
     planner, name = bundle.planner(), bundle.step.runs_on.split(",")[0]
     if planner is None or planned is None:
         return Figures(name, *timed)
     spec = bundle.contract.robot
     feeds = zip(memories, recorded_feeds(planned, planner.layout, spec), strict=True)
-    calls = [lambda m=m, b=before, f=fed: planner.run(m, b, f) for m, (before, fed) in feeds]
+    calls = [partial(planner.run, memory, before, fed) for memory, (before, fed) in feeds]
     return Figures(name, *timed, *_timed(calls))
 
 
-def _timed(calls: list[Callable[[], Any]]) -> tuple[Latency, Latency]:
+def _timed(calls: Sequence[Callable[[], Any]]) -> tuple[Latency, Latency]:
     """Milliseconds of the clock and of the processor that calls took, after some that warm up."""
     wall, cpu = [], []
     for call in [*calls[:WARM_UP_TICKS], *calls]:

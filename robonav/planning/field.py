@@ -1,9 +1,9 @@
 """What is round the robot as arrays of a fixed size: the distance to what stands, on a grid, and discs that move.
 
 This is what an exported planner reads: no matter how many points a scan has, its graph stays the same. The grid is
-centred on the base and turned with it; each cell holds the distance from its centre to the nearest point itself, not to
-the cell that holds it, so that distances are right to about a centimetre, and where two points share a cell to one cell.
-A footprint is swept through it as seven spots: three discs along its longer axis and one in each corner.
+centred on the base and turned with it; each cell holds the distance from its centre to the nearest point itself, not
+to the cell that holds it, so that distances are right to about a centimetre, or to a cell where two points share one. A
+footprint is swept through it as seven spots: three discs along its longer axis and one in each corner.
 """
 
 from __future__ import annotations

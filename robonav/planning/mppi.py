@@ -222,12 +222,15 @@ def draw_noise(planner: PlannerState, config: MPPIConfig, noise_shape: tuple[int
         constants: how many constant commands are candidates of the first round.
     """
     rng = np.random.default_rng((planner.seed % 2**63, planner.tick))
-    c, own = config, round(config.from_actor * config.candidates)
-    actor = rng.standard_normal((own, c.horizon, ACTION_SIZE), np.float32)
+    c, dreams = config, noise_shape != (0, 0)
+    actor = rng.standard_normal((round(c.from_actor * c.candidates) * dreams, c.horizon, ACTION_SIZE), np.float32)
     latent = rng.standard_exponential((c.horizon, 1, *noise_shape), np.float32) + np.float32(1e-20)
-    plans = rng.standard_normal((c.rounds, c.candidates, max(c.knots, 2), ACTION_SIZE), np.float32)
-    more = [constants * (c.primitives and round_ == 0) for round_ in range(c.rounds)]
-    return Noise(actor, latent, plans, tuple(rng.gumbel(size=c.candidates + n) for n in more))
+    plans, choice = [], []
+    for round_ in range(c.rounds):
+        plans.append(rng.standard_normal((c.candidates, max(c.knots, 2), ACTION_SIZE), np.float32))
+        more = constants * (c.primitives and round_ == 0)
+        choice.append(rng.gumbel(size=(c.candidates + more) * dreams))
+    return Noise(actor, latent, np.stack(plans), tuple(choice))
 
 
 def knot_shares(config: MPPIConfig) -> Singles:
