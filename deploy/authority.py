@@ -28,6 +28,8 @@ LATCHED = "refused: e-stop"
 NOT_LATCHED = "refused: nothing to re-arm"
 MOVING = "refused: moving"
 
+LINK_LOST = "e-stop link lost"
+
 DRIFT = 1e-3  # how fast two clocks may part; quartz keeps 1e-4
 
 
@@ -68,6 +70,8 @@ class Authority:
 
     episode: int
     estop: str = ""  # who pressed it and why; empty when it is not latched
+    link_s: float = 0.0  # for which the e-stop's link may be silent; 0 where nobody has to hold it
+    hand_ns: int | None = None  # when it was last held; None before, and after its loss
     holder: Peer | None = None
     held_until_ns: int = 0
     tracks: Mapping[str, Track] = field(default_factory=dict)  # by key
@@ -91,6 +95,14 @@ def lapse(authority: Authority, now_ns: int) -> Ruling:
     return Ruling(replace(authority, holder=None), note=f"lease of {holder.name} lapsed")
 
 
+def watch_link(authority: Authority, now_ns: int) -> Ruling:
+    """Presses the e-stop when whoever held its link falls silent."""
+    if authority.hand_ns is None or now_ns - authority.hand_ns <= authority.link_s * 1e9:
+        return Ruling(authority)
+    authority = replace(authority, hand_ns=None)
+    return Ruling(replace(authority, estop=authority.estop or LINK_LOST), note=LINK_LOST)
+
+
 def rule(authority: Authority, request: Request, now_ns: int, config: GovernorConfig, standing: bool) -> Ruling:
     """Hears a request.
 
@@ -107,6 +119,8 @@ def rule(authority: Authority, request: Request, now_ns: int, config: GovernorCo
     heard = _hear(authority, peer, message, now_ns, config)
     if heard.refusal:
         return heard
+    if isinstance(message, EStopMsg) and message.action == "hold":
+        return _hold(heard.authority, peer, now_ns - heard.delay_ns)
     if isinstance(message, EStopMsg):
         return _rearm(heard.authority, peer, standing)
     if peer.role != "commander":
@@ -123,6 +137,16 @@ def _press(authority: Authority, peer: Peer, message: EStopMsg) -> Ruling:
     if authority.estop:
         return Ruling(authority)  # who pressed it first is kept
     return Ruling(replace(authority, estop=said), note=f"e-stop pressed by {said}")
+
+
+def _hold(authority: Authority, peer: Peer, then_ns: int) -> Ruling:
+    """A hand is at the e-stop; where none is needed nothing is kept of it."""
+    if peer.role == "observer":
+        return Ruling(authority, ROLE)
+    if not authority.link_s:
+        return Ruling(authority)
+    note = f"e-stop link held by {peer.name}" if authority.hand_ns is None else ""
+    return Ruling(replace(authority, hand_ns=max(then_ns, authority.hand_ns or then_ns)), note=note)
 
 
 def _rearm(authority: Authority, peer: Peer, standing: bool) -> Ruling:

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from deploy import wire
+from deploy.drawing import new_figure
 from deploy.log_causes import Cluster, Finding
-from deploy.log_episodes import robot_of
 from deploy.log_reader import Log, read_log
-from robonav.errors import MissingDependencyError, explain
+from deploy.log_run import robot_of
 from robonav.files import atomic_path
 from robonav.geometry import transform_points
 from robonav.planning.situation import SituationTracker
@@ -31,16 +31,9 @@ def draw_cluster(cluster: Cluster, path: str | Path) -> None:
         MissingDependencyError: matplotlib is not installed.
         RobonavError: the file cannot be written.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        do = "pip install 'robonav[viz]'"
-        raise MissingDependencyError(explain("the picture", "matplotlib installed", "no such package", do)) from None
     shown = cluster.findings[:SHOWN]
     rows, columns = -(-len(shown) // COLUMNS), min(len(shown), COLUMNS)
-    figure = Figure(figsize=(4.6 * columns, 4.9 * rows + 0.5), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(4.6 * columns, 4.9 * rows + 0.5)
     for number, finding in enumerate(shown, 1):
         _draw(figure.add_subplot(rows, columns, number), finding)
     figure.suptitle(f"{cluster.cause}: {len(cluster.findings)} of the failures")

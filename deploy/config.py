@@ -74,14 +74,34 @@ class SupervisorConfig:
     """For all processes to be ready."""
     heartbeat_timeout_s: float = 1.5
     """A process that is silent this long is lost."""
-    control_period_s: float = 0.1
+    control_period_s: float = 0.05
     """Between two repetitions of the supervisor's word."""
+    word_life_s: float = 0.25
+    """A supervisor that did not repeat its "run" for this long is not there to look after the robot, which stands until
+    it does."""
     control_timeout_s: float = 2.0
     """A process that hears nothing from the supervisor for this long stops."""
     stop_timeout_s: float = 3.0
     """For a process to end by itself after "stop", before it is killed."""
     standstill_mps: float = 0.03
     """Below this speed the robot counts as standing."""
+    restart_burst: int = 3
+    """Restarts of one process within `restart_interval_s`; after one more loss the run ends (of the recorder's: its
+    log). 0 restarts nothing. The driver is never restarted."""
+    restart_interval_s: float = 60.0
+    """In which restarts are counted."""
+    restart_backoff_s: float = 0.2
+    """Wait before the first restart; each further one within the interval waits twice as long."""
+    restart_backoff_max_s: float = 5.0
+    """The longest wait before a restart."""
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError for a number of restarts or waits that cannot be."""
+        if self.restart_burst < 0:
+            raise ConfigError(explain("supervisor.restart_burst", "0 or more", self.restart_burst))
+        if self.restart_backoff_max_s < self.restart_backoff_s:
+            expected = f"at least restart_backoff_s = {self.restart_backoff_s:g}"
+            raise ConfigError(explain("supervisor.restart_backoff_max_s", expected, self.restart_backoff_max_s))
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,14 +138,23 @@ class OperatorConfig:
     """How often the robot's state is sent to those who said hello."""
     hello_life_s: float = 3.0
     """Who did not say hello for this long is sent nothing more."""
+    estop_link: Literal["optional", "required"] = "optional"
+    """Whether the robot moves only while somebody holds the e-stop (robonav estop hold); losing the link presses it."""
+    estop_link_s: float = 1.0
+    """For which a link that is required may be silent."""
     revoke_s: float = 0.25
     """Between two looks at the keys; a key that was revoked meanwhile is cut off."""
+    start_latched: bool = False
+    """Starts with the e-stop latched, so that the robot moves only when somebody re-arms it; for a service that starts
+    by itself."""
 
     def __post_init__(self) -> None:
         """Raises ConfigError for a rate or time that cannot be."""
-        for key in ("rate_hz", "state_hz", "hello_life_s", "revoke_s"):
+        for key in ("rate_hz", "state_hz", "hello_life_s", "revoke_s", "estop_link_s"):
             if not getattr(self, key) > 0:
                 raise ConfigError(explain(f"operator.{key}", "a number above 0", getattr(self, key)))
+        if self.estop_link not in ("optional", "required"):
+            raise ConfigError(explain("operator.estop_link", "optional or required", f"'{self.estop_link}'"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +201,7 @@ class GovernorLimits:
     yaw_acceleration_radps2: float
     length_m: float
     width_m: float
+    tick_s: float = 0.1
     config: GovernorConfig = field(default_factory=GovernorConfig)
 
     @classmethod
@@ -186,5 +216,6 @@ class GovernorLimits:
             yaw_acceleration_radps2=config.acceleration_factor * spec.yaw_acceleration_max_radps2,
             length_m=spec.length_m,
             width_m=spec.width_m,
+            tick_s=spec.dt_s,
             config=config,
         )

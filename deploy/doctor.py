@@ -1,11 +1,16 @@
-"""What a robot's computer needs before it drives, checked one by one; each finding says what to do."""
+"""What a robot's computer needs before it drives, checked one by one; each finding says what to do.
+
+What may be missing on a healthy computer (a camera, a lidar, the Go2's package) is said without a warning.
+"""
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import shutil
 import socket
+import stat
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,7 +21,7 @@ from typing import Literal
 import numpy as np
 
 import robonav
-from deploy import keys
+from deploy import doctor_devices, keys
 from deploy.bundle import find_bundle
 from deploy.config import DeployConfig
 from deploy.timing import Deadlines, now_ns
@@ -27,6 +32,10 @@ RUNTIMES = ("onnxruntime", "onnxruntime-gpu")
 RATE_HZ = 20.0
 PERIOD_MAX_PCT, LATE_MAX_MS = 3.0, 12.5  # of the mean period; a quarter of a period at 20 Hz
 RESOLUTION_MAX_NS = 100_000
+CLOCK_UNSYNCHRONISED = 5  # TIME_ERROR of adjtimex(2)
+TIMEX_BYTES = 512  # more than struct timex takes
+AUTOGROUP = Path("/proc/sys/kernel/sched_autogroup_enabled")
+CPU_GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 DISK_MIN_BYTES = 1 << 30  # an hour of logs takes about 250 MB
 
 
@@ -49,12 +58,14 @@ class Patient:
     log: Path = Path("run.mcap")
     gpu: bool = False  # whether onnxruntime is meant to use one
     pace_s: float = 2.0
+    reach: tuple[str, ...] = ()  # HOST:PORT or HOST of lidars, robots and others that have to answer
 
 
 def examine(patient: Patient) -> Iterator[Finding]:
     """All checks in turn; one that fails unexpectedly is itself a finding."""
     checks: list[Callable[[Patient], Iterator[Finding]]] = [
-        *(_versions, _runtime, _clock, _pace, _keys, _port, _disk, _bundle),
+        *(_versions, _runtime, _clock, _time_of_day, _pace, _keys, _port, _reach, _disk, _bundle, _cameras, _lidars),
+        _go2,
     ]
     for check in checks:
         try:
@@ -104,6 +115,17 @@ def _clock(_: Patient) -> Iterator[Finding]:
         yield Finding("clock", "ok", found)
 
 
+def _time_of_day(_: Patient) -> Iterator[Finding]:
+    """Only the dates in logs depend on it, so that it is never wrong enough for a warning."""
+    try:
+        state = ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(TIMEX_BYTES))
+    except (AttributeError, OSError):
+        state = -1
+    words = {-1: "cannot be asked here", CLOCK_UNSYNCHRONISED: "not synchronised (chrony or systemd-timesyncd do it)"}
+    found = words.get(state, "synchronised")
+    yield Finding("time of day", "ok", f"{found}; only dates in logs depend on it, ages never do")
+
+
 def _pace(patient: Patient) -> Iterator[Finding]:
     lateness_ms, period_pct = pace(patient.pace_s)
     p50, p99, worst = np.percentile(lateness_ms, [50, 99, 100])
@@ -112,10 +134,18 @@ def _pace(patient: Patient) -> Iterator[Finding]:
         f"max {worst:.2f} ms; mean period off by {period_pct:.2f} %"
     )
     if p99 > LATE_MAX_MS or period_pct > PERIOD_MAX_PCT:
-        do = "stop what else runs, give the processes a real-time priority, set the CPU governor to performance"
-        yield Finding("pace", "warning", found, do)
+        do = "stop what else runs, and give the processes a priority of their own (the unit under launch/systemd does)"
+        yield Finding("pace", "warning", found, "; ".join([do, *_brakes()]))
     else:
         yield Finding("pace", "ok", found)
+
+
+def _brakes() -> Iterator[str]:
+    """What of this computer's settings may stand behind late ticks."""
+    if _first_line(AUTOGROUP) == "1":
+        yield "sysctl -w kernel.sched_autogroup_enabled=0, without which nice has no effect between sessions"
+    if (governor := _first_line(CPU_GOVERNOR)) not in ("", "performance"):
+        yield f"set the CPU's frequency governor to performance (it is '{governor}'; on a Jetson: jetson_clocks)"
 
 
 def pace(seconds: float) -> tuple[list[float], float]:
@@ -143,6 +173,10 @@ def _keys(patient: Patient) -> Iterator[Finding]:
         return
     for line in keys.problems(folder):
         yield Finding("keys", "error", line, "as it says")
+    mode = stat.S_IMODE(folder.stat().st_mode)
+    if mode & 0o022:
+        found = f"others may put keys into {folder} (mode {mode:o})"
+        yield Finding("keys", "error", found, f"chmod 700 {folder}")
     roles = sorted(entry.role for entry in keys.allowed(folder).values())
     found = f"{len(roles)} allowed in {folder}"
     if wanted and not set(roles) & {"estop", "commander"}:
@@ -192,6 +226,52 @@ def _bundle(patient: Patient) -> Iterator[Finding]:
     contract = bundle.contract
     found = f"{contract.name} for {contract.robot.name}, {contract.robot.rate_hz:g} Hz, {bundle.sha256[:12]}"
     yield Finding("bundle", "ok", found)
+
+
+def _reach(patient: Patient) -> Iterator[Finding]:
+    for address in patient.reach:
+        why = doctor_devices.reachable(address)
+        if why:
+            do = "check its power, the cable, and the address of this computer's interface in the same network"
+            yield Finding("reach", "error", f"{address}: {why}", do)
+        else:
+            yield Finding("reach", "ok", f"{address} answers")
+
+
+def _cameras(_: Patient) -> Iterator[Finding]:
+    yield from _devices("cameras", doctor_devices.cameras(), "video")
+
+
+def _lidars(_: Patient) -> Iterator[Finding]:
+    """Those on USB; one in the network is asked for with `reach`."""
+    ports = doctor_devices.serial_ports()
+    yield from _devices("serial", ports, "dialout")
+    sensors = doctor_devices.usb_sensors()
+    yield Finding("usb sensors", "ok", ", ".join(device.name for device in sensors) or "none found")
+
+
+def _devices(what: str, devices: list[doctor_devices.Device], group: str) -> Iterator[Finding]:
+    for device in devices:
+        if not device.usable:
+            do = f"sudo usermod -aG {group} $USER, then log in again"
+            yield Finding(what, "error", f"{device.name}: this user may not use {device.path}", do)
+    usable = [f"{device.name} ({device.path})" for device in devices if device.usable]
+    if usable or not devices:
+        yield Finding(what, "ok", ", ".join(usable) or "none found")
+
+
+def _go2(_: Patient) -> Iterator[Finding]:
+    version = _version("cyclonedds")
+    uri = " and CYCLONEDDS_URI" if os.environ.get("CYCLONEDDS_URI") else ""
+    found = "no cyclonedds; only --driver go2 needs it" if version is None else f"cyclonedds {version}{uri}"
+    yield Finding("go2", "ok", found)
+
+
+def _first_line(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""
 
 
 def _version(package: str) -> str | None:

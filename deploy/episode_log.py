@@ -11,10 +11,10 @@ import numpy as np
 from deploy import wire
 from deploy.config import RecorderConfig
 from deploy.log_writer import REPORT_METADATA, LogWriter
+from deploy.report import COLLISION, SUCCESS
 from robonav.types import Decision, Observation
 
 EPISODE = 1
-COLLISION, SUCCESS = "collision", "success"
 
 
 def write_episode(

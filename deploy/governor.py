@@ -7,23 +7,27 @@ and the robot's limits are applied here. Whatever is missing, old or wrong ends 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deploy.authority import Authority, Request, lapse, rule
+from deploy.authority import Authority, Request, lapse, rule, watch_link
 from deploy.config import GovernorConfig, GovernorLimits
 from deploy.corridor import Scan, is_clear, safe_velocity
 from deploy.motion import Motion, brake, drive, within_speed
+from deploy.sensors import BLIND_SCAN, Picture, Watch, frozen, watch, went_blind
 from deploy.wire import CommandMsg
 
 ESTOP = "e-stop"
+NO_LINK = "no e-stop link"
 NO_COMMAND = "no command"
 EXPIRED = "expired"
 NO_OBSERVATION = "no observation"
 STALE = "stale observation"
+FROZEN = "frozen sensor"
 TILT = "tilt"
 OLD_OBSERVATION = "refused: old observation"
 SPEED = "speed"
@@ -42,6 +46,7 @@ class Seen:
     received_ns: int
     stamp_ns: int = 0  # the sensors' own; an observation whose stamp does not grow is no news
     twist_base: NDArray[np.float64] = field(default_factory=lambda: np.zeros(3))
+    pictures: Mapping[str, Picture] = field(default_factory=dict)  # by sensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +65,14 @@ class GovernorState:
     asked: CommandMsg | None = None  # the last command that was accepted, of whoever holds the lease
     asked_ns: int = 0  # when it came, less the time that it was late
     seen: Seen | None = None
+    watches: Mapping[str, Watch] = field(default_factory=dict)  # whether a sensor's picture changes, by sensor
     motion: Motion = field(default_factory=Motion)  # that was let through last
     governed_ns: int | None = None
 
     @classmethod
-    def start(cls, episode: int) -> GovernorState:
-        """Before anything came."""
-        return cls(Authority(episode))
+    def start(cls, episode: int, estop_link_s: float = 0.0) -> GovernorState:
+        """Before anything came; `estop_link_s` as in `Authority.link_s`."""
+        return cls(Authority(episode, link_s=estop_link_s))
 
 
 class Governed(NamedTuple):
@@ -88,7 +94,7 @@ def govern(state: GovernorState, inputs: GovernorInputs, now_ns: int, limits: Go
         now_ns: the robot's monotonic clock.
         limits: of the robot and the run.
     """
-    state, old = _see(state, inputs.seen)
+    state, old = _see(state, inputs.seen, limits.config)
     state, answers, notes = _hear(state, inputs.requests, now_ns, limits.config)
     refused = tuple(dict.fromkeys((*old, *filter(None, answers))))
     since_s = limits.config.period_s if state.governed_ns is None else (now_ns - state.governed_ns) * 1e-9
@@ -111,21 +117,26 @@ def observed(
     tilt_rad: NDArray[Any],
     received_ns: int,
     stamp_ns: int = 0,
+    pictures: Mapping[str, Picture] | None = None,
 ) -> Seen:
     """`Seen` from an observation's points, (3,) twist and (2,) roll and pitch; NaN in them counts as tilted."""
     twist = np.array(twist_base, np.float64)
     usable = np.isfinite(twist).all() and np.isfinite(tilt_rad).all()
     tilted_rad = float(np.abs(tilt_rad).max()) if usable else math.inf
-    return Seen(points_base_m, tilted_rad, received_ns, stamp_ns, twist)
+    return Seen(points_base_m, tilted_rad, received_ns, stamp_ns, twist, pictures or {})
 
 
-def _see(state: GovernorState, seen: Seen | None) -> tuple[GovernorState, tuple[str, ...]]:
-    """Takes an observation in, unless the sensors repeat themselves."""
+def _see(state: GovernorState, seen: Seen | None, config: GovernorConfig) -> tuple[GovernorState, tuple[str, ...]]:
+    """Takes an observation in, unless the sensors repeat themselves or a lidar goes blind."""
     if seen is None:
         return state, ()
     if state.seen is not None and seen.stamp_ns <= state.seen.stamp_ns:
         return state, (OLD_OBSERVATION,)
-    return replace(state, seen=seen), ()
+    if went_blind(state.watches, seen.pictures):
+        return state, (BLIND_SCAN,)
+    moves = max(np.abs(seen.twist_base).max(), np.abs(state.motion.velocity).max()) > config.standing_mps
+    watches = watch(state.watches, seen.pictures, seen.received_ns, bool(moves))
+    return replace(state, seen=seen, watches=watches), ()
 
 
 def _hear(
@@ -133,9 +144,11 @@ def _hear(
 ) -> tuple[GovernorState, tuple[str, ...], tuple[str, ...]]:
     """Takes the requests in, in order: the state, an answer to each, and what changed."""
     standing = stands(state, now_ns, config)
-    ruling = lapse(state.authority, now_ns)
-    answers, notes = [], [ruling.note]
-    state = replace(state, authority=ruling.authority)
+    answers, notes = [], []
+    for look in (watch_link, lapse):
+        ruling = look(state.authority, now_ns)
+        notes.append(ruling.note)
+        state = replace(state, authority=ruling.authority)
     for request in requests:
         ruling = rule(state.authority, request, now_ns, config, standing)
         state = replace(state, authority=ruling.authority)
@@ -157,6 +170,8 @@ def _why_stop(state: GovernorState, now_ns: int, config: GovernorConfig) -> str:
     seen = state.seen
     if state.authority.estop:
         return ESTOP
+    if state.authority.link_s and state.authority.hand_ns is None:
+        return NO_LINK
     if state.asked is None:
         return NO_COMMAND
     if now_ns - state.asked_ns > config.command_life_s * 1e9:
@@ -165,6 +180,8 @@ def _why_stop(state: GovernorState, now_ns: int, config: GovernorConfig) -> str:
         return NO_OBSERVATION
     if _is_old(seen, now_ns, config):
         return STALE
+    if frozen(state.watches, now_ns, config.observation_life_s):
+        return FROZEN
     return "" if seen.tilt_rad <= config.tilt_max_rad else TILT
 
 

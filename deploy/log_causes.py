@@ -6,7 +6,6 @@ what stands; its route was blocked; the governor held it back; it was stuck; or 
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,15 +13,14 @@ from pathlib import Path
 import numpy as np
 
 from deploy import wire
-from deploy.log_episodes import robot_of
 from deploy.log_reader import Log, read_log
-from deploy.log_writer import REPORT_METADATA
+from deploy.log_run import outcome_of, robot_of
+from deploy.report import COLLISION, SUCCESS
 from robonav.errors import LogError, explain
 from robonav.planning.situation import SituationTracker
 
 LATE, LOST, MOVER, STANDING = "late", "process lost", "collision with a mover", "collision with what stands"
 BLOCKED, GOVERNOR, STUCK, TIMEOUT = "route blocked", "governor", "stuck", "time ran out"
-SUCCESS, COLLISION = "success", "collision"
 WINDOW_S = 3.0  # of the end that is looked at
 LATE_SHARE = 0.1  # of the ticks
 MAJORITY = 0.5
@@ -82,18 +80,10 @@ def cause_of(log: Log) -> Finding:
     observations = log.of(wire.ObservationMsg)
     if not observations:
         raise LogError(explain(str(log.path), "observations", "none", "recover the log, or leave it out"))
-    outcome = _outcome(log)
+    outcome = outcome_of(log)
     time_s = (observations[-1].stamp_ns - observations[0].stamp_ns) * 1e-9
     cause, detail = ("", "") if outcome == SUCCESS else _cause(log, outcome)
     return Finding(str(log.path), outcome, cause, detail, round(time_s, 2))
-
-
-def _outcome(log: Log) -> str:
-    text = log.metadata.get(REPORT_METADATA, {}).get("report")
-    if text is not None:
-        return str(json.loads(text).get("outcome", "unknown"))
-    last = log.of(wire.StatusMsg)[-1:]
-    return COLLISION if last and last[0].collided else SUCCESS if last and last[0].arrived else "unknown"
 
 
 def _cause(log: Log, outcome: str) -> tuple[str, str]:

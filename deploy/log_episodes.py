@@ -6,7 +6,6 @@ command that the next observation says was applied, so that it is the robot's ow
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,8 +14,10 @@ from numpy.typing import NDArray
 
 from deploy import wire
 from deploy.log_reader import Log
-from robonav.config import from_mapping
-from robonav.errors import ConfigError, LogError, explain
+from deploy.log_run import robot_of
+from deploy.points import clearance_m
+from deploy.report import COLLISION, SUCCESS
+from robonav.errors import LogError, explain
 from robonav.planning.routes import progress_on_route
 from robonav.planning.situation import Situation, SituationTracker
 from robonav.types import ACTION_SIZE, Observation, RobotSpec, policy_input_shapes
@@ -24,7 +25,6 @@ from robonav.types import ACTION_SIZE, Observation, RobotSpec, policy_input_shap
 Steps = dict[str, NDArray[Any]]  # (n, ...) arrays of an episode, as the replay holds them
 Judge = Callable[[float, float, str | None], tuple[float, int]]
 """Reward and event bits of a tick from its progress in metres, its clearance in metres, and the outcome if it ended."""
-COLLISION, SUCCESS = "collision", "success"
 
 
 def episodes_of(log: Log, spec: RobotSpec, judge: Judge) -> list[Steps]:
@@ -50,19 +50,6 @@ def episodes_of(log: Log, spec: RobotSpec, judge: Judge) -> list[Steps]:
         seen = [wire.unpack_observation(m) for m in part]
         found.append(_steps(seen, robot, judge, outcome if last else None))
     return found
-
-
-def robot_of(log: Log) -> RobotSpec:
-    """The robot that the log names.
-
-    Raises:
-        LogError: it names none, or none of this version.
-    """
-    try:
-        return from_mapping(RobotSpec, json.loads(log.run["robot"]), "robot")
-    except (KeyError, ValueError, ConfigError) as error:
-        where = f"{log.path}: metadata 'robot'"
-        raise LogError(explain(where, "a robot of this version", str(error), "record it again")) from None
 
 
 def _check_layout(log: Log, robot: RobotSpec, spec: RobotSpec) -> None:
@@ -121,16 +108,5 @@ def _judged(
     else:
         along_m = progress_on_route(before.route_odom_m, now.pose_odom_base, before.progress_m)
         progress_m = along_m - before.progress_m
-    return judge(progress_m, _clearance_m(now, robot), outcome)
-
-
-def _clearance_m(observation: Observation, robot: RobotSpec) -> float:
-    """From the footprint to the nearest point that the lidar hit."""
-    scan_m, lidar = observation.scan_m, robot.lidar
-    if scan_m is None or not (scan_m < lidar.range_m).any():
-        return lidar.range_m
-    hit = scan_m < lidar.range_m
-    x = lidar.mount_x_m + scan_m[hit] * np.cos(lidar.angles_rad[hit])
-    y = scan_m[hit] * np.sin(lidar.angles_rad[hit])
-    outside = np.maximum(np.abs(x) - robot.length_m / 2, 0), np.maximum(np.abs(y) - robot.width_m / 2, 0)
-    return float(np.hypot(*outside).min())
+    nearest_m = np.nan if now.scan_m is None else float(clearance_m(now.scan_m[None], robot)[0])
+    return judge(progress_m, robot.lidar.range_m if np.isnan(nearest_m) else nearest_m, outcome)

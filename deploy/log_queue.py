@@ -91,7 +91,12 @@ class LogQueue:
 
 def lost_event(episode: int, text: str) -> wire.EventMsg:
     """The log's line about what it misses."""
-    return wire.EventMsg(sequence=0, stamp_ns=now_ns(), episode=episode, kind=LOST_EVENT, text=text)
+    return event(episode, LOST_EVENT, text)
+
+
+def event(episode: int, kind: str, text: str) -> wire.EventMsg:
+    """A line of the recorder's own."""
+    return wire.EventMsg(sequence=0, stamp_ns=now_ns(), episode=episode, kind=kind, text=text)
 
 
 def _listed(counts: Counter[str]) -> str:

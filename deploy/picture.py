@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deploy import wire
+from deploy.drawing import new_figure
+from deploy.log_run import start_ns_of
 from deploy.replay import Replay
-from robonav.errors import MissingDependencyError, explain
 from robonav.files import atomic_path
 
 ROUTES_SHOWN = 6
@@ -26,17 +27,10 @@ def draw(replay: Replay, path: str | Path) -> None:
         MissingDependencyError: matplotlib is not installed.
         RobonavError: the file cannot be written.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        do = "pip install 'robonav[viz]'"
-        raise MissingDependencyError(explain("the picture", "matplotlib installed", "no such package", do)) from None
-    figure = Figure(figsize=(15, 8), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(15, 8)
     grid = figure.add_gridspec(4, 2, width_ratios=(1.25, 1))
     _draw_map(figure.add_subplot(grid[:, 0]), replay)
-    start_ns = _start_ns(replay)
+    start_ns = start_ns_of(replay.log)
     for row in range(3):
         _draw_command(figure.add_subplot(grid[row, 1]), replay, row, start_ns)
     _draw_latency(figure.add_subplot(grid[3, 1]), replay, start_ns)
@@ -47,11 +41,6 @@ def draw(replay: Replay, path: str | Path) -> None:
     figure.suptitle(f"{Path(report.log).name}: {report.outcome}, {report.ticks} decisions, {same}")
     with atomic_path(path) as aside:
         figure.savefig(aside, dpi=110)
-
-
-def _start_ns(replay: Replay) -> int:
-    stamps = [m.stamp_ns for m in replay.log.of(wire.ObservationMsg)]
-    return min(stamps, default=0)
 
 
 def _draw_map(axes: Any, replay: Replay) -> None:

@@ -20,6 +20,20 @@ def scan_points(scan_m: NDArray[Any], lidar: LidarSpec) -> NDArray[np.float64]:
     return np.stack([lidar.mount_x_m + ranges * np.cos(angles), ranges * np.sin(angles)], axis=1)
 
 
+def clearance_m(scan_m: NDArray[Any], robot: RobotSpec) -> NDArray[np.float64]:
+    """(N,) from the edge of the footprint to the nearest hit of (N, B) scans; NaN without a hit."""
+    ranges = np.asarray(scan_m, np.float64)
+    hit = (ranges > 0) & (ranges < robot.lidar.range_m - 1e-3)
+    angles = robot.lidar.angles_rad
+    if ranges.shape[1] != len(angles):
+        return np.full(len(ranges), np.nan)
+    x = np.abs(robot.lidar.mount_x_m + ranges * np.cos(angles)) - robot.length_m / 2
+    y = np.abs(ranges * np.sin(angles)) - robot.width_m / 2
+    outside = np.where(hit, np.hypot(np.maximum(x, 0), np.maximum(y, 0)), np.inf)
+    nearest = outside.min(axis=1, initial=np.inf)
+    return np.where(np.isfinite(nearest), nearest, np.nan)
+
+
 def depth_points(
     depth_m: NDArray[Any], camera: DepthSpec, tilt_rad: NDArray[Any], z_base_m: tuple[float, float]
 ) -> NDArray[np.float64]:

@@ -6,12 +6,13 @@ The log itself is written by `deploy.log_writer`.
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 from deploy import transport, wire
 from deploy.log_file import LogFile
 from deploy.log_messages import decode_record
-from deploy.log_queue import LogQueue, lost_event
+from deploy.log_queue import LogQueue, event, lost_event
 from deploy.log_writer import LIBRARY, PROFILE, REPORT_METADATA, RUN_METADATA, TOPICS, LogWriter
 from deploy.station import Station
 from deploy.timing import now_ns
@@ -20,6 +21,7 @@ __all__ = ["LIBRARY", "PROFILE", "REPORT_METADATA", "RUN_METADATA", "TOPICS", "L
 
 REPORT_EVENT = "report"
 POLL_NS = 100_000_000
+PARENT_S = 0.05
 DRAIN_NS = 100_000_000
 
 
@@ -27,25 +29,28 @@ def run_recorder(station: Station) -> None:
     """Writes what comes until the supervisor's report, or until the supervisor is gone.
 
     The file is claimed before the run begins and emptied when it does: a run that cannot start leaves an older log as
-    it is.
+    it is. One that is started in place of another writes a file of its own, a part, which is a log as any other.
 
     Raises:
         LogError: another run writes this log, or it could not be written to its end.
     """
     order = station.order
     file = LogFile(order.log)
-    source = station.link.receive_records(station.address("record"))
+    source = station.open("record")
     station.counts.update(messages=0, lost=0)
     station.heard_nothing_yet()
     while (word := station.word()) == "wait":
         station.beat("ready")
         transport.wait([station.control], POLL_NS)
-    if word == "stop":
+    if word == "stop" and not order.session:
         file.give_up()
         return
     config = order.config.recorder
     writer = LogWriter(file, config, order.metadata)
     with LogQueue(writer, int(config.queue_mb * 1e6), order.episode) as queue:
+        if order.session:
+            text = f"part {order.session} of {order.metadata.get('first_log', order.log)}; what the recorder before"
+            queue.put(event(order.episode, "part", f"{text} had taken in and not yet written is lost"), 200)
         report = _record(station, source, queue)
     queue.check()
     station.counts["dropped"] += queue.dropped
@@ -62,23 +67,27 @@ def _record(station: Station, source: Any, queue: LogQueue) -> str:
     while report is None:
         station.beat("ready")
         transport.wait([source], POLL_NS)
-        report = _take_all(queue, source, next_sequence, station.counts)
+        report = _take_all(queue, source, next_sequence, station.counts, station.order.session)
         queue.check()
         if report is None and station.orphaned():
-            report = json.dumps({"outcome": "supervisor lost"})
+            time.sleep(PARENT_S)  # a parent that is killed sends SIGTERM a moment before it is gone
+            told = station.terminated and not station.parentless()
+            report = json.dumps({"outcome": "recorder told to end" if told else "supervisor lost"})
     deadline = now_ns() + DRAIN_NS
     while now_ns() < deadline:
         transport.wait([source], deadline - now_ns())
-        _take_all(queue, source, next_sequence, station.counts)
+        _take_all(queue, source, next_sequence, station.counts, station.order.session)
     return report
 
 
-def _take_all(queue: LogQueue, source: Any, next_sequence: dict[str, int], counts: dict[str, int]) -> str | None:
+def _take_all(
+    queue: LogQueue, source: Any, next_sequence: dict[str, int], counts: dict[str, int], part: int = 0
+) -> str | None:
     """Queues the messages of the frames that are there; the supervisor's report if it is among them."""
     report = None
     for frame in transport.received(source):
         record = decode_record(frame)
-        gap = record.sequence - next_sequence.get(record.source, 0)
+        gap = record.sequence - next_sequence.get(record.source, record.sequence if part else 0)
         next_sequence[record.source] = record.sequence + 1
         counts["lost"] += max(0, gap)
         if gap > 0:

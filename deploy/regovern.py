@@ -20,11 +20,12 @@ from deploy.authority import NAVIGATOR, Request
 from deploy.config import DeployConfig, GovernorConfig, GovernorLimits
 from deploy.governor import GovernorInputs, GovernorState, Seen, govern, observed
 from deploy.log_reader import Log
+from deploy.log_run import robot_of
 from deploy.points import obstacle_points
-from deploy.viewer.episode import robot_of
+from deploy.sensors import pictures_of, unbelievable
 from robonav.config import from_mapping
 from robonav.errors import LogError, RobonavError, explain
-from robonav.types import RobotSpec
+from robonav.types import RobotSpec, VelocityCommand
 
 SAME_MPS = 0.02  # a governed velocity this close to the logged one agrees with it
 
@@ -128,21 +129,20 @@ def _governed(log: Log, spec: RobotSpec, config: GovernorConfig, commands: Mappi
 def _seen(message: wire.ObservationMsg, spec: RobotSpec, config: GovernorConfig) -> Seen | None:
     observation = wire.unpack_observation(message)
     points = obstacle_points(observation, spec, config)
-    if points is None:
+    if points is None or unbelievable(observation, spec):
         return None
-    return observed(points, observation.twist_base, observation.tilt_rad, message.stamp_ns, message.stamp_ns)
+    o, stamp_ns = observation, message.stamp_ns
+    return observed(points, o.twist_base, o.tilt_rad, stamp_ns, stamp_ns, pictures_of(o, spec))
 
 
 def _command(message: wire.DecisionMsg, commands: Mapping[int, NDArray[Any]]) -> wire.CommandMsg:
-    vx, vy, yaw_rate = (float(v) for v in commands.get(message.sequence, wire.velocity_of(message)))
+    velocity = commands.get(message.sequence, wire.velocity_of(message))
     return wire.CommandMsg(
         sequence=message.sequence,
         stamp_ns=message.stamp_ns,
         episode=message.episode,
         observation=message.observation,
-        vx_mps=vx,
-        vy_mps=vy,
-        yaw_rate_radps=yaw_rate,
+        **wire.velocity_fields(VelocityCommand.of(velocity, 0)),
     )
 
 

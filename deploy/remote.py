@@ -110,6 +110,10 @@ class Remote:
         self.connect(timeout_s)
         self._insist(wire.EStopMsg, timeout_s, action="rearm")
 
+    def hold(self) -> bool:
+        """Says once that a hand is at the e-stop; repeat it a few times a second. False when there is no link now."""
+        return self._send(wire.EStopMsg, action="hold") is not None
+
     def lease(self, action: str = "take", timeout_s: float = 2.0) -> None:
         """Takes (or renews) or releases the commander's lease.
 
@@ -123,6 +127,15 @@ class Remote:
         """Asks for a (3,) velocity; returns its number, or None when there is no link now."""
         vx, vy, yaw_rate = (float(x) for x in np.asarray(velocity, dtype=np.float64))
         return self._send(wire.CommandMsg, observation=0, vx_mps=vx, vy_mps=vy, yaw_rate_radps=yaw_rate)
+
+    def next_number(self) -> int:
+        """A number for a message that the caller makes himself and sends with `send_frame`."""
+        self._sequence += 1
+        return self._sequence - 1
+
+    def send_frame(self, frame: bytes) -> bool:
+        """Sends bytes as they are, for drills; False when there is no link now."""
+        return transport.try_send(self._socket, frame)
 
     def answers(self) -> dict[int, wire.AnswerMsg]:
         """What came of our messages since the last call, by their numbers."""

@@ -18,8 +18,8 @@ from deploy.bundle import find_bundle
 from deploy.config import GovernorConfig
 from deploy.differences import Difference, Differences
 from deploy.log_reader import Log, read_log
+from deploy.log_run import outcome_of, robot_of, start_ns_of
 from deploy.regovern import Regoverned, regovern
-from deploy.viewer.episode import outcome_of, robot_of, start_ns_of
 from policies.bundle import Bundle, is_bundle, load_bundle
 from policies.bundle_policy import BundlePolicy, BundleState, Planner
 from robonav.errors import LogError, explain

@@ -6,7 +6,7 @@ import contextlib
 import json
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,48 @@ from typing import Any
 import robonav
 from deploy.config import DeployConfig
 from deploy.log_file import LogFile
-from deploy.timing import Latency
+from deploy.resources import ResourceReport
+from deploy.timing import Latency, StageReport
+from deploy.watch import Watch
 from policies.bundle import Bundle
 from robonav.config import to_mapping
 from robonav.types import RobotSpec
 
 SUCCESS, COLLISION, TIMEOUT, INTERRUPTED = "success", "collision", "timeout", "interrupted"
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How the control loop kept its time."""
+
+    rate_hz: float  # of the robot's ticks, as they came
+    period_error_pct: float  # of their mean period against the robot's
+    missed_pct: float  # of the deadlines: no tick began, or its command did not reach the robot before the next one
+    tick_ms: Latency  # the driver's work of a tick
+    stages: dict[str, StageReport]  # sense, map, route, infer, plan, govern, act; and link, between processes
+
+
+def timing(watch: Watch, skipped: int, dt_s: float) -> Timing | None:
+    """From what was heard.
+
+    Args:
+        watch: after the run.
+        skipped: deadlines of the robot at which no tick began.
+        dt_s: the robot's period.
+    """
+    if watch.first_ns is None or watch.last_ns is None or watch.seen < 2:
+        return None
+    period_s = (watch.last_ns - watch.first_ns) * 1e-9 / (watch.seen - 1)
+    due = watch.seen + skipped
+    # The last tick's command is under way when the run ends.
+    missed = max(0, due - 1 - watch.stages.in_time("act"))
+    return Timing(
+        rate_hz=round(1 / period_s, 3),
+        period_error_pct=round(100 * (period_s / dt_s - 1), 3),
+        missed_pct=round(100 * missed / due, 3),
+        tick_ms=watch.tick_ms.summary(),
+        stages=watch.stages.report(),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +78,11 @@ class RunReport:
     records_lost: int
     log: str
     log_error: str = ""
+    timing: Timing | None = None  # None for a run that never drove
+    resources: dict[str, ResourceReport] = field(default_factory=dict)  # by process
+    restarts: dict[str, int] = field(default_factory=dict)  # by process; those that were not restarted are left out
+    losses: tuple[str, ...] = ()  # each process that was lost, and how
+    log_parts: tuple[str, ...] = ()  # files of the log, more than one when the recorder was restarted
 
     @property
     def success(self) -> bool:

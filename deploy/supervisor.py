@@ -1,8 +1,10 @@
-"""Starts a run's processes, watches them, ends them, and reports. Whatever ends the run, the robot stands first.
+"""Starts a run's processes, watches them, restarts those that may be, ends them, and reports.
 
-Processes: recorder, driver (the robot), governor, navigator. Each says that it lives; each stops when the supervisor
-says so, or falls silent. The order of ending is: navigator, governor and driver are told at once, the driver brings
-the robot to a standstill, then the recorder gets the report and finishes the log.
+Whatever ends the run, the robot stands first. Processes: recorder, driver (the robot), governor, navigator. Each says
+that it lives; each stops when the supervisor says so, or falls silent. When the governor or the navigator is lost the
+word is "hold" until another has taken its place and the robot stands (`deploy.recovery`). The order of ending is:
+navigator, governor and driver are told at once, the driver brings the robot to a standstill, then the recorder gets the
+report and finishes the log.
 """
 
 from __future__ import annotations
@@ -11,27 +13,30 @@ import contextlib
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from deploy import transport, wire
 from deploy.bundle import find_bundle
+from deploy.children import Children
 from deploy.config import DeployConfig
 from deploy.processes import ROLES
 from deploy.recorder import REPORT_EVENT
-from deploy.report import COLLISION, INTERRUPTED, SUCCESS, TIMEOUT, RunReport, check_log_path, run_metadata
-from deploy.station import Order, error_file
-from deploy.timing import now_ns, summarise
+from deploy.recovery import Recovery
+from deploy.report import COLLISION, INTERRUPTED, SUCCESS, TIMEOUT, RunReport, check_log_path, run_metadata, timing
+from deploy.resources import Resources
+from deploy.restarts import log_parts
+from deploy.station import Order, open_topic
+from deploy.systemd import Notifier
+from deploy.timing import Stages, now_ns
+from deploy.topics import SUPERVISOR
+from deploy.watch import Watch
 from policies.bundle import load_bundle
 from policies.contract import check_robot
-from robonav.config import to_mapping
-from robonav.errors import LinkError, LogError, RobonavError
+from robonav.errors import ConfigError, LinkError, explain
 from robonav.types import RobotSpec
 
 VITAL = ("driver", "governor", "navigator")
@@ -72,6 +77,9 @@ def run(
     config = config or DeployConfig()
     robot = robot or loaded.contract.robot
     check_robot(loaded.contract, robot)
+    if config.operator.start_latched and not config.operator.listen:
+        expected = "false, or operator.listen, where somebody can re-arm it"
+        raise ConfigError(explain("operator.start_latched", expected, True))
     folder = transport.private_folder()
     try:
         check_log_path(log)
@@ -94,41 +102,6 @@ def run(
         transport.remove_folder(folder)
 
 
-@dataclass
-class _Watch:
-    """What the supervisor has heard."""
-
-    beats_ns: dict[str, int] = field(default_factory=dict)
-    ready: set[str] = field(default_factory=set)
-    counts: dict[str, dict[str, int]] = field(default_factory=dict)
-    decision_ms: list[float] = field(default_factory=list)
-    lateness_ms: list[float] = field(default_factory=list)
-    first_ns: int | None = None  # stamp of the robot's first tick
-    last_ns: int | None = None
-    status: wire.StatusMsg | None = None
-    driving: bool = False
-
-    def hear(self, frame: bytes) -> Any:
-        """Takes a frame in and returns its message."""
-        message = wire.decode(frame)
-        if isinstance(message, wire.HeartbeatMsg):
-            role = message.role
-            decided = message.counts.get("ticks", 0) > self.counts.get(role, {}).get("ticks", 0)
-            if role == "navigator" and decided:
-                self.decision_ms.append(message.last_ms)
-            self.beats_ns[role] = now_ns()
-            self.counts[role] = message.counts
-            self.ready.add(role)
-        elif isinstance(message, wire.StatusMsg):
-            over = self.status is not None and (self.status.arrived or self.status.collided)
-            if self.driving and not over:
-                self.first_ns = self.first_ns or message.stamp_ns
-                self.last_ns = message.stamp_ns
-                self.lateness_ms.append(message.lateness_ms)
-            self.status = message
-        return message
-
-
 class _Run:
     def __init__(
         self,
@@ -141,15 +114,18 @@ class _Run:
         self.on_status = on_status
         self.config = order.config.supervisor
         self.interrupted = interrupted
-        self.control = link.publish_latest(transport.ipc_address(order.folder, "control"))
-        self.status = link.receive_records(transport.ipc_address(order.folder, "status"))
-        self.record = link.send_records(transport.ipc_address(order.folder, "record"))
+        self.control = open_topic(link, order.folder, "control", SUPERVISOR)
+        self.status = open_topic(link, order.folder, "status", SUPERVISOR)
+        self.record = open_topic(link, order.folder, "record", SUPERVISOR)
         self.word = "wait"
         self.sequence = 0
         self.recorded = 0
         self.said_ns = 0
-        self.watch = _Watch()
-        self.children: dict[str, subprocess.Popen[bytes]] = {}
+        self.watch = Watch(Stages(order.robot.dt_s))
+        self.children = Children(order)
+        self.recovery = Recovery(self.children, self.watch, self.config, order.log, self.event)
+        self.resources = Resources()
+        self.notifier = Notifier()
         self.log_error = ""
 
     def to_the_end(self) -> RunReport:
@@ -157,6 +133,7 @@ class _Run:
         try:
             self.start()
             outcome, detail = self.drive()
+            self.notifier.stopping(outcome)
             self.event("end", f"{outcome}: {detail}" if detail else outcome)
             self.end(VITAL)
             report = self.report(outcome, detail)
@@ -167,28 +144,14 @@ class _Run:
 
     def start(self) -> None:
         """Starts all processes and waits until they are ready; raises the error of one that is not."""
-        payload = json.dumps(to_mapping(self.order)).encode()
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
         for role in ROLES:
-            # -P would hide a source checkout; the parent's path is handed on so that a child finds what it found.
-            environment["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if p)
-            child = subprocess.Popen(
-                [sys.executable, "-m", "deploy.processes", role],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                env=environment,
-            )
-            self.children[role] = child
-            with contextlib.suppress(BrokenPipeError):
-                assert child.stdin is not None
-                child.stdin.write(payload)
-                child.stdin.close()
+            self.children.start(role)
         deadline = now_ns() + int(self.config.start_timeout_s * 1e9)
         while len(self.watch.ready) < len(ROLES):
             self.listen()
-            for role, child in self.children.items():
-                if child.poll() is not None:
-                    raise self.last_words(role)
+            for role in ROLES:
+                if self.children.status(role) is not None:
+                    raise self.children.last_words(role)
             if self.interrupted.is_set():
                 return
             if now_ns() > deadline:
@@ -199,7 +162,8 @@ class _Run:
         self.watch.beats_ns = dict.fromkeys(ROLES, now_ns())
 
     def drive(self) -> tuple[str, str]:
-        """Until arrival, collision, the time limit, a signal, or the loss of a process: (outcome, detail)."""
+        """Until arrival, collision, the time limit, a signal, or a loss that ends the run: (outcome, detail)."""
+        self.notifier.ready(f"driving {self.order.robot.name}")
         if not self.interrupted.is_set():
             self.say("run")
         limit_ns = now_ns() + int(self.order.config.time_limit_s * 1e9)
@@ -212,37 +176,27 @@ class _Run:
                 return COLLISION, ""
             if status is not None and status.arrived:
                 return SUCCESS, ""
-            for role in VITAL:
-                if (detail := self.lost(role)) is not None:
-                    return f"{role} lost", detail
-            if not self.log_error and (detail := self.lost("recorder")) is not None:
-                self.log_error = detail  # the robot goes on: a log is worth less than a walk to the goal
+            if (lost := self.recovery.look()) is not None:
+                role, detail = lost
+                return f"{role} lost", detail
+            self.hold()
+            self.resources.look({"supervisor": os.getpid(), **self.children.pids()}, now_ns() * 1e-9)
             if now_ns() > limit_ns:
                 return TIMEOUT, f"after {self.order.config.time_limit_s:g} s"
 
-    def lost(self, role: str) -> str | None:
-        """Why a process counts as lost, if it does."""
-        child = self.children[role]
-        if child.poll() is not None:
-            return str(self.last_words(role))
-        silent_s = (now_ns() - self.watch.beats_ns[role]) * 1e-9
-        if silent_s > self.config.heartbeat_timeout_s:
-            return f"{role}: silent for {silent_s:.1f} s"
-        return None
-
-    def last_words(self, role: str) -> RobonavError:
-        """The error that a process left, or how it ended."""
-        code = self.children[role].poll()
-        with contextlib.suppress(OSError, IndexError):  # no file, or an empty one: its disk was full too
-            line = error_file(self.order.folder, role).read_text().splitlines()[0]
-            return LogError(line) if role == "recorder" else RobonavError(line)
-        how = (
-            f"killed by {signal.Signals(-code).name}" if code is not None and code < 0 else f"ended with status {code}"
-        )
-        return RobonavError(f"{role}: {how}")
+    def hold(self) -> None:
+        """Holds the robot while a process of the control loop is being replaced, and until it stands."""
+        if self.recovery.holding:
+            if self.word != "hold":
+                self.say("hold")
+                self.notifier.says(f"holding: {self.recovery.losses[-1]}")
+        elif self.word == "hold" and self.recovery.may_go_on():
+            self.say("run")
+            self.notifier.says(f"driving {self.order.robot.name}")
 
     def listen(self, timeout_ns: int = POLL_NS) -> None:
         """Says the word when it is due, and hears what came within the time."""
+        self.notifier.alive(now_ns())
         if now_ns() - self.said_ns > self.config.control_period_s * 1e9:
             self.say(self.word)
         transport.wait([self.status], timeout_ns)
@@ -254,8 +208,14 @@ class _Run:
     def say(self, word: str) -> None:
         """Tells all processes."""
         self.word, self.said_ns = word, now_ns()
-        self.watch.driving = word == "run"
-        message = wire.ControlMsg(sequence=self.sequence, stamp_ns=self.said_ns, episode=self.order.episode, state=word)
+        self.watch.driving = word in ("run", "hold")
+        message = wire.ControlMsg(
+            sequence=self.sequence,
+            stamp_ns=self.said_ns,
+            episode=self.order.episode,
+            state=word,
+            fences=dict(self.watch.sessions),
+        )
         self.sequence += 1
         transport.try_send(self.control, wire.encode(message))
 
@@ -270,65 +230,56 @@ class _Run:
 
     def end(self, roles: tuple[str, ...]) -> None:
         """Ends processes: by word, then by SIGTERM, then by SIGKILL, with a time for each."""
-        waiting = [r for r in roles if r in self.children]
-        for how in ("word", "terminate", "kill"):
-            running = [r for r in waiting if self.children[r].poll() is None]
-            if not running:
-                break
-            if how == "word":
-                self.say("stop")
-            for role in running:
-                if how == "terminate":
-                    self.event("unresponsive", f"{role}: did not end when told")
-                    self.children[role].terminate()
-                    self.children[role].send_signal(signal.SIGCONT)  # a stopped process cannot end
-                elif how == "kill":
-                    self.children[role].kill()
-            deadline = now_ns() + int(self.config.stop_timeout_s * 1e9)
-            while now_ns() < deadline and any(self.children[r].poll() is None for r in running):
-                self.listen()
-        for role in waiting:
-            self.children[role].wait()
+        self.children.end(roles, lambda: self.say("stop"), self.listen, self.config.stop_timeout_s, self.unresponsive)
         self.listen(0)
+
+    def unresponsive(self, role: str) -> None:
+        """Notes a process that has to be ended by force."""
+        self.event("unresponsive", f"{role}: did not end when told")
 
     def finish_log(self, report: RunReport) -> None:
         """Hands the report to the recorder and waits until the log is whole."""
-        recorder = self.children["recorder"]
         self.event(REPORT_EVENT, json.dumps(report.to_json()))
         deadline = now_ns() + RECORDER_FINISH_NS
-        while recorder.poll() is None and now_ns() < deadline:
+        while self.children.running(("recorder",)) and now_ns() < deadline:
             self.listen()
         self.listen(0)
         # How it ended is known only now; that it was silent for a while was a guess.
-        if recorder.poll() is None:
-            self.log_error = self.log_error or "recorder: did not finish"
+        if self.children.status("recorder") is None:
+            ending = "recorder: did not finish"
         else:
-            self.log_error = "" if recorder.poll() == 0 else str(self.last_words("recorder"))
+            ending = "" if self.children.status("recorder") == 0 else str(self.children.last_words("recorder"))
+        self.log_error = "; ".join(filter(None, (*self.recovery.log_errors, ending)))
 
     def report(self, outcome: str, detail: str) -> RunReport:
         """From what was heard."""
         watch = self.watch
         status = watch.status
         time_s = 0.0 if watch.first_ns is None or watch.last_ns is None else (watch.last_ns - watch.first_ns) * 1e-9
-        driver, governor = watch.counts.get("driver", {}), watch.counts.get("governor", {})
-        decisions = watch.counts.get("navigator", {}).get("ticks", 0)
+        driver, governor = watch.counts("driver"), watch.counts("governor")
+        decisions = watch.counts("navigator")["ticks"]
         return RunReport(
             outcome=outcome,
             detail=detail,
             time_s=round(time_s, 3),
-            ticks=driver.get("ticks", 0),
+            ticks=driver["ticks"],
             decisions=decisions,
             decisions_per_s=round(decisions / time_s, 2) if time_s > 0 else 0.0,
-            decision_ms=summarise(watch.decision_ms),
-            lateness_ms=summarise(watch.lateness_ms),
-            late_ticks=driver.get("late", 0),
-            skipped_ticks=driver.get("skipped", 0),
+            decision_ms=watch.decision_ms.summary(),
+            lateness_ms=watch.lateness_ms.summary(),
+            late_ticks=driver["late"],
+            skipped_ticks=driver["skipped"],
             stopped=status is not None and status.stopped,
             final_speed_mps=0.0 if status is None else round(status.speed_mps, 4),
             reasons={key: count for key, count in sorted(governor.items()) if key != "dropped"},
-            records_lost=watch.counts.get("recorder", {}).get("lost", 0),
+            records_lost=watch.counts("recorder")["lost"],
             log=self.order.log,
             log_error=self.log_error,
+            timing=timing(watch, driver["skipped"], self.order.robot.dt_s),
+            resources=self.resources.report(),
+            restarts={role: watch.sessions[role] for role in ROLES if watch.sessions[role]},
+            losses=tuple(self.recovery.losses),
+            log_parts=log_parts(self.order.log, watch.sessions["recorder"]),
         )
 
 

@@ -40,7 +40,6 @@ HANDSHAKE_MS = 2000
 OPERATOR_QUEUE = 100
 ZAP_DOMAIN = "robonav"
 LOOPBACK = ("127.", "localhost:", "[::1]:")
-STREAMS = ("observations", "commands", "governed", "control", "status", "record")
 
 
 def private_folder() -> Path:
@@ -118,29 +117,31 @@ class Link:
         self._authenticator.start()
         self._authenticator.configure_curve_callback(ZAP_DOMAIN, credentials_provider=_Provider(admits))
 
-    def publish_latest(self, address: str) -> zmq.Socket[bytes]:
+    def publish_latest(self, address: str, queue: int = 2) -> zmq.Socket[bytes]:
         """The sender of a *latest* stream. It binds."""
-        return self._open(zmq.PUB, address, bind=True, SNDHWM=2, LINGER=0)
+        return self._open(zmq.PUB, address, bind=True, SNDHWM=queue, LINGER=0)
 
-    def subscribe_latest(self, address: str) -> zmq.Socket[bytes]:
+    def subscribe_latest(self, address: str, max_bytes: int = LARGE_BYTES) -> zmq.Socket[bytes]:
         """A reader of a *latest* stream."""
-        return self._open(zmq.SUB, address, bind=False, CONFLATE=1, LINGER=0, SUBSCRIBE=b"", MAXMSGSIZE=LARGE_BYTES)
+        return self._open(zmq.SUB, address, bind=False, CONFLATE=1, LINGER=0, SUBSCRIBE=b"", MAXMSGSIZE=max_bytes)
 
     def send_commands(self, address: str) -> zmq.Socket[bytes]:
         """The sender of a *command* stream: a command that cannot leave now is refused, not kept."""
         return self._open(zmq.PUSH, address, bind=False, **_NEVER_LATE)
 
-    def receive_commands(self, address: str) -> zmq.Socket[bytes]:
+    def receive_commands(self, address: str, max_bytes: int = SMALL_BYTES) -> zmq.Socket[bytes]:
         """The reader of a *command* stream. It binds and sees the newest only."""
-        return self._open(zmq.PULL, address, bind=True, CONFLATE=1, LINGER=0, MAXMSGSIZE=SMALL_BYTES)
+        return self._open(zmq.PULL, address, bind=True, CONFLATE=1, LINGER=0, MAXMSGSIZE=max_bytes)
 
-    def send_records(self, address: str, linger_ms: int = 1000) -> zmq.Socket[bytes]:
+    def send_records(self, address: str, linger_ms: int = 1000, queue: int = RECORD_QUEUE) -> zmq.Socket[bytes]:
         """The sender of a *record* stream."""
-        return self._open(zmq.PUSH, address, bind=False, SNDHWM=RECORD_QUEUE, SNDTIMEO=0, LINGER=linger_ms)
+        return self._open(zmq.PUSH, address, bind=False, SNDHWM=queue, SNDTIMEO=0, LINGER=linger_ms)
 
-    def receive_records(self, address: str) -> zmq.Socket[bytes]:
+    def receive_records(
+        self, address: str, queue: int = RECORD_QUEUE, max_bytes: int = LARGE_BYTES
+    ) -> zmq.Socket[bytes]:
         """The reader of a *record* stream. It binds."""
-        return self._open(zmq.PULL, address, bind=True, RCVHWM=RECORD_QUEUE, LINGER=0, MAXMSGSIZE=LARGE_BYTES)
+        return self._open(zmq.PULL, address, bind=True, RCVHWM=queue, LINGER=0, MAXMSGSIZE=max_bytes)
 
     def serve_operators(self, address: str, secret: str = "") -> zmq.Socket[bytes]:
         """The robot's end of an *operator* stream; `admit` must have been called before it is opened over TCP."""

@@ -65,6 +65,8 @@ class CommandMsg(Message, frozen=True, array_like=True, kw_only=True, tag="cmd")
     vx_mps: SpeedMps
     vy_mps: SpeedMps
     yaw_rate_radps: YawRateRadps
+    session: Count = 0  # of the process: 0 for the first, one more for each that was started in its place
+    observed_ns: Count = 0  # stamp of the observation; 0 of a sender on another machine, whose clock is not the robot's
 
 
 class GovernedMsg(Message, frozen=True, array_like=True, kw_only=True, tag="gov"):
@@ -78,6 +80,11 @@ class GovernedMsg(Message, frozen=True, array_like=True, kw_only=True, tag="gov"
     reasons: tuple[str, ...]
     holder: str = ""  # name of the commander who holds the lease
     estop: str = ""  # who pressed the e-stop and why; empty when it is not latched
+    session: Count = 0  # of the governor's process
+    observed_ns: Count = 0  # stamp of the observation that the navigator's command came from; 0 where there is none
+    govern_ms: Number = 0.0  # working time of the cycle
+    link_ms: Number = 0.0  # that the newest command was on its way
+    age_ms: Number = 0.0  # of that observation when the cycle ended; 0 where there is none
 
 
 class AppliedMsg(Message, frozen=True, array_like=True, kw_only=True, tag="applied"):
@@ -87,6 +94,9 @@ class AppliedMsg(Message, frozen=True, array_like=True, kw_only=True, tag="appli
     vx_mps: SpeedMps
     vy_mps: SpeedMps
     yaw_rate_radps: YawRateRadps
+    act_ms: Number = 0.0  # that the driver took
+    link_ms: Number = 0.0  # that the governed command was on its way
+    age_ms: Number = 0.0  # of the observation that it came from, when it was applied; 0 where there is none
 
 
 class DecisionMsg(Message, frozen=True, array_like=True, kw_only=True, tag="decision"):
@@ -116,6 +126,9 @@ class StatusMsg(Message, frozen=True, array_like=True, kw_only=True, tag="status
     late_ticks: Count
     lateness_ms: Finite
     stopped: bool  # the driver has stopped the robot for good
+    held: bool = False  # the driver refuses commands while a process is being restarted
+    standing: bool = False  # no part of the measured twist is above the robot's standstill
+    sense_ms: Number = 0.0  # that reading the robot took
 
 
 class HeartbeatMsg(Message, frozen=True, array_like=True, kw_only=True, tag="beat"):
@@ -125,12 +138,18 @@ class HeartbeatMsg(Message, frozen=True, array_like=True, kw_only=True, tag="bea
     state: str  # "ready", "running" or "done"
     last_ms: Number
     counts: dict[str, Count]
+    session: Count = 0
+    stages: tuple[tuple[str, Number, Number], ...] = ()  # since the last: stage, its milliseconds, age at its end in ms
 
 
 class ControlMsg(Message, frozen=True, array_like=True, kw_only=True, tag="control"):
-    """The supervisor's word, repeated: "wait", "run" or "stop"."""
+    """The supervisor's word, repeated: "wait", "run", "hold" (the robot stands while a process is restarted) or "stop".
+
+    `fences`: by role, the first session that may still be heard; what an earlier one sent is refused.
+    """
 
     state: str
+    fences: dict[str, Count] = msgspec.field(default_factory=dict)
 
 
 class EventMsg(Message, frozen=True, array_like=True, kw_only=True, tag="event"):
@@ -141,9 +160,12 @@ class EventMsg(Message, frozen=True, array_like=True, kw_only=True, tag="event")
 
 
 class EStopMsg(Message, frozen=True, array_like=True, kw_only=True, tag="estop"):
-    """Press (anyone, at any time: neither number nor episode is checked) or re-arm the e-stop; `text` says why."""
+    """Press (anyone, at any time: neither number nor episode is checked) or re-arm the e-stop; `text` says why.
 
-    action: Literal["press", "rearm"]
+    "hold" says that a hand is at it, and is repeated as long as that is so.
+    """
+
+    action: Literal["press", "rearm", "hold"]
     text: Text = ""
 
 

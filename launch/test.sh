@@ -3,7 +3,7 @@
 # --slow runs the slow ones as well.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
-robonav_setup train sim onnx runtime-cpu viz sb3 datasets dev
+robonav_setup train sim onnx runtime-cpu viz sb3 datasets go2 dev
 cd "$ROBONAV_ROOT"
 
 options=()

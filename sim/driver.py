@@ -12,6 +12,7 @@ from robonav.config import load_robot
 from robonav.errors import LinkError, RobonavError
 from robonav.types import Observation, RobotSpec, Scene, VelocityCommand
 from sim.actuation import Actuation
+from sim.fidelity import Fidelity, Varied, check_fidelity, make_world
 from sim.randomisation import RandomisationConfig, draw, effective, load_randomisation
 from sim.scenes import load_scene
 from sim.sensor_config import SensorConfig, load_sensors
@@ -38,10 +39,11 @@ def make_driver(robot: str, scene: str, seed: int, **options: Any) -> SimDriver:
 
 
 class SimDriver:
-    """A robot in a PyBullet world that follows the wall clock, or ticks by hand with ``realtime=False``.
+    """A robot in a simulated world that follows the wall clock, or ticks by hand with ``realtime=False``.
 
     The world has no thread: each call first brings it up to now under the command that held until then. A command ends
-    at its `valid_until_ns`, after which the robot ramps to standstill. Contact stops it for good.
+    at its `valid_until_ns`, after which the robot ramps to standstill. Contact, or a fall on its own legs, stops it for
+    good.
     """
 
     def __init__(
@@ -54,16 +56,20 @@ class SimDriver:
         sensors: str | SensorConfig | None = None,
         randomisation: str | RandomisationConfig | None = None,
         seed: int = 0,
+        fidelity: Fidelity = "kinematic",
     ) -> None:
         """Prepares the robot; the world is made by `connect`.
 
-        `sensors` and `randomisation` are those of `sim.env.NavigateEnv`, drawn for `seed` at each connection.
+        `fidelity` is that of `sim.fidelity.make_world`: "legged" walks on its legs. `sensors` and `randomisation` are
+        those of `sim.env.NavigateEnv`, drawn for `seed` at each connection.
 
         Raises:
-            ConfigError: an unknown preset.
+            ConfigError: an unknown preset or fidelity, or depth in an analytic world.
         """
+        check_fidelity(fidelity, depth)
         self.spec = spec
         self.scene = scene
+        self.fidelity: Fidelity = fidelity
         self._depth = depth
         self._realtime = realtime
         self._config = world
@@ -83,10 +89,12 @@ class SimDriver:
         """Makes the world and puts the robot at the scene's start; again while connected, it does nothing."""
         if self._world is not None:
             return
-        self._world = World(self.spec, self._config)
+        self._world = make_world(self.fidelity, self.spec, self._config)
         self._world.seen = self._depth
         lag_s = self._drawn.actuation.lag_s
         self._world.lag_s = self.spec.lag_s if lag_s is None else lag_s
+        if isinstance(self._world, Varied):
+            self._world.vary(self._drawn.legs, self._seed)
         self._actuation = Actuation(self._drawn.actuation, self._seed)
         # on a fresh machine the compiled beams take half a minute to compile, in which nobody would drive
         self._sensors = SensorSuite(self._world, self._depth, self._drawn.sensors, compiled=False)
@@ -129,14 +137,18 @@ class SimDriver:
         return VelocityCommand.of(limited, command.valid_until_ns)
 
     def stop(self, level: str = "soft") -> None:
-        """Drops the command: "soft" ramps to standstill, "hard" stands at once. Safe at any time."""
+        """Drops the command: "soft" ramps to standstill, "hard" stands at once, on legs as soon as they can.
+
+        Safe at any time.
+        """
         if self._world is None:
             return
         self._catch_up()
         self._target, self._until_ns = _STILL, 0
         if level == "hard":
-            self._world.velocity = _STILL
             self._actuation.drop()
+            if self.fidelity != "legged":
+                self._world.velocity = _STILL
 
     def disconnect(self) -> None:
         """Stops and closes the world; safe to call again."""
@@ -167,12 +179,13 @@ class SimDriver:
     @property
     def randomisation(self) -> dict[str, Any]:
         """What was drawn: knob to value."""
-        return effective(self._drawn.record, self._depth, legs=False)
+        return effective(self._drawn.record, self._depth, legs=self.fidelity == "legged")
 
     @property
     def collided(self) -> bool:
-        """True once the robot has touched an obstacle."""
-        return self._connected().collided
+        """True once the robot has touched an obstacle, or fallen."""
+        world = self._connected()
+        return world.collided or bool(getattr(world, "fallen", False))
 
     @property
     def arrived(self) -> bool:
@@ -215,4 +228,4 @@ class SimDriver:
             self._actuation.advance(world, self._holding(self._time_ns), (end - self._time_ns) / 1e9)
             self._time_ns = end
             near = math.hypot(gx - world.x_m, gy - world.y_m) <= self.scene.goal_radius_m
-            self._arrived = self._arrived or (near and not world.collided)
+            self._arrived = self._arrived or (near and not self.collided)

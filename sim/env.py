@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
+from typing import TYPE_CHECKING, Any, cast
 
 import gymnasium
 import numpy as np
@@ -16,9 +16,9 @@ from robonav.config import load_robot
 from robonav.errors import ConfigError, ShapeError, explain, nearest
 from robonav.types import ACTION_SIZE, Observation, RobotSpec, Scene, policy_input_shapes
 from sim.actuation import Actuation
-from sim.fidelity import Fidelity, check_fidelity, make_world
+from sim.fidelity import Fidelity, Varied, check_fidelity, make_world
 from sim.policy_inputs import PolicyInputs, policy_inputs
-from sim.randomisation import LegsDraw, RandomisationConfig, draw, effective, load_randomisation
+from sim.randomisation import RandomisationConfig, draw, effective, load_randomisation
 from sim.rewards import COLLISION, SUCCESS, TIMEOUT, RewardConfig, load_rewards
 from sim.scene_check import check_scene
 from sim.scenes import SceneSource, load_scene
@@ -33,18 +33,6 @@ if TYPE_CHECKING:
 
 FAR = 1e4  # bound of the observation spaces in metres and m/s: finite, and never reached
 RESET_OPTIONS = ("scene", "preset", "randomisation")
-
-
-@runtime_checkable
-class Varied(Protocol):
-    """A world with legs: it can be given other ones, and can fall."""
-
-    @property
-    def fallen(self) -> bool:
-        """True once the robot has fallen, which ends the episode as a collision does."""
-
-    def vary(self, legs: LegsDraw, seed: int = 0) -> None:
-        """Legs and pushes of the coming episode."""
 
 
 class NavigateEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):

@@ -6,16 +6,29 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, cast, get_args
+from typing import TYPE_CHECKING, Literal, Protocol, cast, get_args, runtime_checkable
 
 from robonav.errors import ConfigError, explain
 from robonav.types import RobotSpec
 from sim.world import World, WorldConfig
 
 if TYPE_CHECKING:
+    from sim.randomisation import LegsDraw
     from sim.walker import LeggedConfig
 
 Fidelity = Literal["kinematic", "legged", "analytic"]
+
+
+@runtime_checkable
+class Varied(Protocol):
+    """A world with legs: it can be given other ones, and can fall."""
+
+    @property
+    def fallen(self) -> bool:
+        """True once the robot has fallen, which ends the episode as a collision does."""
+
+    def vary(self, legs: LegsDraw, seed: int = 0) -> None:
+        """Legs and pushes of the coming episode."""
 
 
 def check_fidelity(fidelity: str, depth: bool) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from robonav.config import config_dir, load_robot
+from robonav.config import config_dir, load_robot, load_toml
 from robonav.errors import SceneError
 from robonav.types import RobotSpec, Scene
 from sim.calibration import fit_lag_s, trajectory_errors_m
@@ -48,7 +48,9 @@ def measure_gait(robots: Sequence[str] = (), report: Callable[[str], None] = lam
         RobonavError: an unknown robot, or one whose legs do not fit its URDF.
     """
     figures: dict[str, Any] = {}
-    for name in robots or sorted(path.stem for path in (config_dir() / "robots").glob("*.toml")):
+    files = sorted((config_dir() / "robots").glob("*.toml"))
+    bodies = [path.stem for path in files if "extends" not in load_toml(path)]
+    for name in robots or bodies:
         spec = load_robot(name)
         try:
             figures[spec.name] = measured = _measure_one(spec)

@@ -17,7 +17,6 @@ from sim.barn import load_barn
 from sim.generators.base import GeneratedSource, SceneSource
 from sim.generators.crowds import CrowdConfig, CrowdSource
 from sim.generators.registry import generator_of
-from sim.generators.rooms import RoomsConfig, RoomsSource
 from sim.geodesic import check_task
 from sim.ros_map import MapSource, RosMapConfig
 from sim.scene_check import check_movers
@@ -133,8 +132,6 @@ def _of_kind(
             raise SceneError(explain(where, "a table [map] for kind = 'map'", "none"))
         return MapSource.load(path.stem, from_mapping(RosMapConfig, {**table, **options}, where), path.parent, spec)
     knobs = {**(table if table is not None else {}), **options} if isinstance(table, (dict, type(None))) else table
-    if kind == "rooms":
-        return RoomsSource(path.stem, from_mapping(RoomsConfig, knobs, where), spec)
     if kind == "crowd":
         config = from_mapping(CrowdConfig, knobs, where)
         near = path.parent / config.base  # a base that is a file lies beside the scene file

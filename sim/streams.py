@@ -135,11 +135,11 @@ class AnalyticStreams:
         self._restarting = terminated | truncated
         return Moved(reward, first, terminated, truncated, events, outcomes)
 
-    def window_actions(self) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    def window_actions(self, count: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """See `robonav.learning.streams.WindowStreams`."""
         actions, known = np.zeros((self._count, ACTION_SIZE), np.float32), np.zeros(self._count, np.bool_)
         for worlds, env in zip(self._worlds, self._envs, strict=True):
-            commands, known[worlds] = env.window_commands()
+            commands, known[worlds] = env.window_commands(wanted=worlds < count)
             actions[worlds] = env.robot.velocity_to_action(commands)
         return actions, known
 

@@ -11,11 +11,11 @@ import numpy as np
 
 from deploy import wire
 from deploy.log_reader import Log, read_log
+from deploy.points import clearance_m
 from deploy.replay import Replay, ReplayOptions, replay
 from deploy.viewer.beliefs import Beliefs, OwnTracker
 from deploy.viewer.content import block_of
 from deploy.viewer.episode import Episode, Floats, episode_of, logged_rollouts, observations_of
-from deploy.viewer.events import clearance_m
 from deploy.viewer.extras import Extras, Forecasts, Rollouts, discounted
 from deploy.viewer.imagined import Imagined
 from deploy.viewer.page import page

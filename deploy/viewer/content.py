@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deploy.points import clearance_m
 from deploy.viewer.beliefs import LEVELS, Beliefs
 from deploy.viewer.episode import Episode, Floats
-from deploy.viewer.events import STOPS, Mark, clearance_m, events_of, marks_of
+from deploy.viewer.events import STOPS, Mark, events_of, marks_of
 from deploy.viewer.extras import Extras
 from deploy.viewer.pack import pack, whole
 

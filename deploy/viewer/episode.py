@@ -6,7 +6,6 @@ messages, B beams.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +16,7 @@ from numpy.typing import NDArray
 
 from deploy import wire
 from deploy.log_reader import Log
-from deploy.recorder import REPORT_METADATA
-from robonav.config import from_mapping
-from robonav.errors import LogError, RobonavError, explain
+from deploy.log_run import outcome_of, robot_of, stamps_ns, start_ns_of
 from robonav.types import Observation, RobotSpec
 
 Floats = NDArray[np.float64]
@@ -105,7 +102,7 @@ def episode_of(log: Log) -> Episode:
     Raises:
         LogError: it names no run, or no robot that this version knows.
     """
-    stamps = _stamps_ns(log)
+    stamps = stamps_ns(log)
     start_ns, end_ns = min(stamps, default=0), max(stamps, default=0)
     sensed = _sensed(log.of(wire.ObservationMsg), start_ns)
     return Episode(
@@ -124,11 +121,6 @@ def episode_of(log: Log) -> Episode:
     )
 
 
-def start_ns_of(log: Log) -> int:
-    """The stamp that a log's seconds count from; 0 for an empty one."""
-    return min(_stamps_ns(log), default=0)
-
-
 def logged_rollouts(log: Log) -> tuple[Floats, Singles, Singles] | None:
     """Times (R,), imagined paths (R, K, H, 2) in odom and values (R, K), where the log holds them in one size."""
     start_ns = start_ns_of(log)
@@ -139,33 +131,6 @@ def logged_rollouts(log: Log) -> tuple[Floats, Singles, Singles] | None:
     if not fits or unpacked[0][0].ndim != 3:
         return None
     return _seconds(found, start_ns), np.stack([p for p, _ in unpacked]), np.stack([v for _, v in unpacked])
-
-
-def _stamps_ns(log: Log) -> list[int]:
-    streams = (wire.ObservationMsg, wire.DecisionMsg, wire.GovernedMsg, wire.StatusMsg)
-    return [m.stamp_ns for kind in streams for m in log.of(kind)]
-
-
-def robot_of(log: Log) -> RobotSpec:
-    """The robot that a log was made with.
-
-    Raises:
-        LogError: none is named, or its description cannot be read.
-    """
-    try:
-        return from_mapping(RobotSpec, json.loads(log.run["robot"]), f"{log.path}: robot")
-    except (KeyError, ValueError, RobonavError) as error:
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
-        raise LogError(explain(f"{log.path}: robot", "a robot's description", reason)) from None
-
-
-def outcome_of(log: Log) -> str:
-    """The run's outcome from the log's report, or what is known without one."""
-    try:
-        report = json.loads(log.metadata.get(REPORT_METADATA, {})["report"])
-        return str(report["outcome"])
-    except (KeyError, TypeError, ValueError):
-        return "unknown: the log ends before the report"
 
 
 def observations_of(log: Log) -> list[Observation]:

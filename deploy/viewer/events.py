@@ -5,11 +5,9 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from deploy import governor
 from deploy.viewer.episode import Episode, Floats
-from robonav.types import RobotSpec
 
 STOPS = (
     governor.STOPPED,
@@ -40,20 +38,6 @@ class Mark(NamedTuple):
     reason: str
     start_s: float
     end_s: float
-
-
-def clearance_m(scan_m: NDArray[np.float32], spec: RobotSpec) -> Floats:
-    """(N,) from the edge of the footprint to the nearest hit of (N, B) scans; NaN without a hit."""
-    ranges = np.asarray(scan_m, np.float64)
-    hit = (ranges > 0) & (ranges < spec.lidar.range_m - 1e-3)
-    angles = spec.lidar.angles_rad
-    if ranges.shape[1] != len(angles):
-        return np.full(len(ranges), np.nan)
-    x = np.abs(spec.lidar.mount_x_m + ranges * np.cos(angles)) - spec.length_m / 2
-    y = np.abs(ranges * np.sin(angles)) - spec.width_m / 2
-    outside = np.where(hit, np.hypot(np.maximum(x, 0), np.maximum(y, 0)), np.inf)
-    nearest = outside.min(axis=1, initial=np.inf)
-    return np.where(np.isfinite(nearest), nearest, np.nan)
 
 
 def marks_of(episode: Episode) -> list[Mark]:

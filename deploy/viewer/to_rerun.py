@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deploy.points import clearance_m
 from deploy.viewer.beliefs import LEVELS, Beliefs
 from deploy.viewer.build import Viewed
 from deploy.viewer.episode import Episode
-from deploy.viewer.events import clearance_m, events_of, marks_of
+from deploy.viewer.events import events_of, marks_of
 from robonav.errors import MissingDependencyError, explain
 from robonav.files import atomic_path
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from robonav.cli import bench_log, bench_nav, bench_train, bench_worldmodel
+from robonav.cli import bench_log, bench_loop, bench_nav, bench_train, bench_worldmodel
 from robonav.cli.args import UsageError, parse
 from robonav.errors import explain, nearest
 from robonav.files import write_json_atomic
@@ -136,6 +136,7 @@ BENCHMARKS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "train": (bench_train.train, bench_train.SUMMARY),
     "worldmodel": (bench_worldmodel.worldmodel, bench_worldmodel.WORLDMODEL_SUMMARY),
     "log": (bench_log.log, bench_log.SUMMARY),
+    "loop": (bench_loop.loop, bench_loop.SUMMARY),
     "ssm": (_ssm, "Measures each sequence layer: training speed, step latency, state, cost of a history."),
     "memory": (_memory, "Trains small probes that show what each sequence layer can remember and track."),
 }

@@ -12,21 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from robonav.cli.args import UsageError, parse
-from robonav.cli.run_view import end_line, live_page, status_line
+from robonav.cli.run_view import end_line, live_page, status_line, timing_table
 from robonav.config import find_config, load_config, load_robot
-from robonav.errors import LinkError, explain, nearest
+from robonav.errors import explain
 
 if TYPE_CHECKING:
     from deploy.config import DeployConfig
     from deploy.report import RunReport
 
-# A driver by name: "module:factory" and whether it takes the scene. Imported in the driver's process only.
-DRIVERS = {
-    "sim": ("sim.driver:make_driver", True),
-    "point": ("deploy.drivers:PointDriver", False),
-    "null": ("deploy.drivers:NullDriver", False),
-}
 SEED_MAX = 2**63 - 1  # of the wire
+LEGGED_START_S = 300.0
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
 
@@ -38,13 +33,18 @@ class RunArgs:
     bundle: Path | None = None
     """Folder of the bundle, or a name under policies/pretrained; the shipped one, quick, if not given."""
     driver: str = "sim"
-    """sim (PyBullet), point (a disc in an empty room), null (stands still), or module:factory of your own."""
+    """sim (simulator), point (a disc in an empty room), null (stands still), log (a log once more), go2 (Unitree Go2 in
+    sport mode), or module:factory of your own."""
+    driver_options: tuple[str, ...] = ()
+    """The driver's own options, KEY=VALUE: path=a.mcap for log; goal_m=[3,0] interface=eth0 for go2."""
     robot: str = "a1"
     """Preset under configs/robots, or a .toml file."""
     scene: str = "office"
     """For the simulator: a preset, a ROS map .yaml, a BARN grid .npy, or a scene .toml."""
     seed: int = 0
     """Number of the scene, and of the policy's random numbers; 0 or more."""
+    fidelity: Literal["kinematic", "legged", "analytic"] = "kinematic"
+    """For the simulator: a robot that follows velocities with its lag, or one that walks on its legs."""
     sensors: str = "perfect"
     """For the simulator: how good its sensors are, a preset under configs/sensors or a .toml file."""
     randomisation: str = "off"
@@ -67,8 +67,10 @@ class RunArgs:
     listen: str = ""
     """Where operators connect (e-stop, observers, remote commanders): tcp://ADDRESS:PORT, with keys of 'robonav keys',
     or ipc://PATH; the config's if not given, and its default is nowhere."""
+    topics: bool = False
+    """Print the streams between the processes (sender, receivers, rate, queue, log, lifetime) and start nothing."""
     json: bool = False
-    """Print the report as JSON."""
+    """Print the report, or the topics, as JSON."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -79,28 +81,35 @@ def main(argv: Sequence[str]) -> int:
         "robonav run --scene crowd-office --view",
         "robonav run --bundle policies/pretrained/quick --driver point --json",
         "robonav run --scene crowd-office --planner geometry",
+        "robonav run --driver sim --robot a1 --fidelity legged",
         "robonav run --listen tcp://0.0.0.0:5600",
+        "robonav run --topics",
     ]
     args = parse(RunArgs, argv, "robonav run", description, examples)
+    if args.topics:
+        return _topics(args)
     if not 0 <= args.seed <= SEED_MAX:
         raise UsageError(explain("--seed", f"a whole number from 0 to {SEED_MAX}", args.seed))
-    factory, in_scene = _driver(args.driver)
     from deploy.bundle import find_bundle
+    from deploy.drivers import find_driver, parse_options
     from deploy.report import INTERRUPTED
     from deploy.supervisor import run
 
+    driver = find_driver(args.driver)
+    kwargs: dict[str, Any] = {"robot": args.robot} | parse_options(args.driver_options)
     bundle = find_bundle(args.bundle)
-    config = _config(args, in_scene)
-    kwargs: dict[str, Any] = {"robot": args.robot}
+    config = _config(args, driver.in_scene)
     labels = {"robot_preset": args.robot, "driver_name": args.driver}
-    if in_scene:
+    if driver.in_scene:
         kwargs |= {"scene": args.scene, "seed": args.seed}
         labels["scene"] = args.scene
+        if args.fidelity != "kinematic":
+            kwargs["fidelity"] = labels["fidelity"] = args.fidelity
         labels |= _randomised(args, kwargs)
     with _page(args):
         report = run(
             bundle,
-            factory,
+            driver.factory,
             args.log,
             robot=load_robot(args.robot),
             driver_kwargs=kwargs,
@@ -119,6 +128,17 @@ def main(argv: Sequence[str]) -> int:
     if report.outcome == INTERRUPTED:
         return EXIT_INTERRUPTED
     return 0 if report.success else EXIT_FAILED
+
+
+def _topics(args: RunArgs) -> int:
+    """Prints the table of topics with the figures of this config and robot."""
+    from deploy.config import DeployConfig
+    from deploy.topics import rows, text_table
+
+    config = load_config(DeployConfig, find_config("deploy", args.config))
+    table = rows(config, load_robot(args.robot))
+    print(json.dumps([dataclasses.asdict(row) for row in table], indent=2) if args.json else text_table(table))
+    return 0
 
 
 @contextlib.contextmanager
@@ -143,7 +163,7 @@ def _randomised(args: RunArgs, kwargs: dict[str, Any]) -> dict[str, str]:
         kwargs["sensors"] = words["sensors"] = args.sensors
     if not config.is_off:
         kwargs["randomisation"] = args.randomisation
-        record = effective(draw(config, sensors, args.seed).record, depth=False, legs=False)
+        record = effective(draw(config, sensors, args.seed).record, depth=False, legs=args.fidelity == "legged")
         words["randomisation"] = json.dumps(record)
     return words
 
@@ -157,20 +177,16 @@ def _config(args: RunArgs, in_scene: bool) -> DeployConfig:
         config = dataclasses.replace(config, planner=args.planner)
     if args.listen:
         config = dataclasses.replace(config, operator=dataclasses.replace(config.operator, listen=args.listen))
+    if args.fidelity == "legged":  # on a fresh machine the gait is compiled first
+        supervisor = config.supervisor
+        start_s = max(supervisor.start_timeout_s, LEGGED_START_S)
+        config = dataclasses.replace(config, supervisor=dataclasses.replace(supervisor, start_timeout_s=start_s))
     limit_s = args.timeout_s
     if limit_s is None and in_scene:
         import sim  # the scene alone: PyBullet stays in the driver's process
 
         limit_s = max(config.time_limit_s, sim.load_scene(args.scene, args.robot).scene(args.seed).time_limit_s)
     return config if limit_s is None else dataclasses.replace(config, time_limit_s=limit_s)
-
-
-def _driver(name: str) -> tuple[str, bool]:
-    if ":" in name:
-        return name, False
-    if name not in DRIVERS:
-        raise LinkError(f"unknown driver '{name}'; {nearest(name, DRIVERS)}, or module:factory")
-    return DRIVERS[name]
 
 
 def _text(report: RunReport) -> str:
@@ -180,6 +196,7 @@ def _text(report: RunReport) -> str:
         "standing" if report.stopped else f"standstill NOT confirmed, last speed {report.final_speed_mps:.2f} m/s"
     )
     reasons = ", ".join(f"{key} {count}" for key, count in report.reasons.items()) or "none"
+    restarts = ", ".join(f"{role} {count}" for role, count in report.restarts.items()) or "none"
     lines = [
         f"outcome   {outcome}",
         f"time      {report.time_s:.1f} s, {report.ticks} ticks, robot {standing}",
@@ -188,6 +205,10 @@ def _text(report: RunReport) -> str:
         f"ticks     late by p50 {lateness.p50:.1f} ms, p99 {lateness.p99:.1f} ms; {report.late_ticks} late, "
         f"{report.skipped_ticks} skipped",
         f"governor  {reasons}",
-        f"log       {report.log} ({report.records_lost} records lost)",
+        f"restarts  {restarts}",
+        *(f"lost      {loss}" for loss in report.losses),
+        f"log       {', '.join(report.log_parts) or report.log} ({report.records_lost} records lost)",
     ]
+    if report.timing is not None:
+        lines += ["", timing_table(report.timing)]
     return "\n".join(lines)

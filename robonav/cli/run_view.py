@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from robonav.errors import LinkError
 
 if TYPE_CHECKING:
+    from deploy.report import Timing
     from deploy.wire import StatusMsg
 
 LINE_EVERY_S = 0.2
@@ -61,6 +62,21 @@ def status_line(stream: Any) -> Callable[[StatusMsg], None] | None:
         stream.flush()
 
     return show
+
+
+def timing_table(timing: Timing) -> str:
+    """Stages of the control loop: their work, the observation's age when they ended, and how often that was too old."""
+    head = f"{'stage':<8}{'work p50':>9}{'p99':>8}{'max':>8}   {'age p50':>8}{'p99':>8}{'max':>8} ms{'misses':>9}"
+    rows = [
+        f"{name:<8}{s.work_ms.p50:>9.2f}{s.work_ms.p99:>8.2f}{s.work_ms.max:>8.2f}   "
+        f"{s.age_ms.p50:>8.2f}{s.age_ms.p99:>8.2f}{s.age_ms.max:>8.2f}   {s.misses:>9}"
+        for name, s in timing.stages.items()
+    ]
+    loop = (
+        f"loop    {timing.rate_hz:.2f} Hz, mean period {timing.period_error_pct:+.2f} %, "
+        f"{timing.missed_pct:.2f} % of the ticks missed, work of a tick p99 {timing.tick_ms.p99:.1f} ms"
+    )
+    return "\n".join([head, *rows, loop])
 
 
 def end_line(stream: Any) -> None:

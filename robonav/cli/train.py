@@ -6,14 +6,18 @@ import os
 import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from robonav.cli.args import parse
 from robonav.config import find_config, load_config, load_robot
+from robonav.errors import ConfigError, explain
 from robonav.learning.config import TrainConfig
 from robonav.types import RobotSpec
+
+if TYPE_CHECKING:
+    from robonav.learning.trainer import Trainer
 
 DESCRIPTION = "Trains a navigator in simulation; writes config, checkpoints, progress.csv and TensorBoard events."
 EXAMPLES = [
@@ -21,6 +25,7 @@ EXAMPLES = [
     "robonav train --preset quick --out runs/quick --resume --updates 4000 --max-minutes 0",
     "robonav train --preset quick --out runs/wide --agent.model.backbone.d-model 256 --seed 1",
     "robonav train --preset quick --out runs/offline --offline logs/ --updates 3000",
+    "robonav train --preset general-gru --out runs/gru --offline runs/general --updates 3000",
     "tensorboard --logdir runs",
 ]
 
@@ -36,7 +41,8 @@ class TrainArgs:
     resume: bool = False
     """Continue the run in that folder, exactly where its last checkpoint left off."""
     offline: tuple[Path, ...] = ()
-    """Logs, folders of logs, or Minari datasets: learn from these alone, and simulate nothing."""
+    """Logs, folders of logs, or Minari datasets: learn from these alone, and simulate nothing. Or one run that keeps
+    its replay on disk."""
     config: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
     """Every value of the preset can be overridden."""
 
@@ -74,15 +80,25 @@ def main(argv: list[str]) -> int:
 
 def _train_offline(args: TrainArgs, spec: RobotSpec) -> int:
     from robonav.cli.recorded import load_episodes
-    from robonav.learning.offline import train_offline
+    from robonav.learning.offline import replay_folder, train_offline, train_on_replay
 
+    kept = [place for path in args.offline if (place := replay_folder(path)) is not None]
+    if kept and len(args.offline) > 1:
+        raise ConfigError(explain("--offline", "one run's replay, or recorded episodes", f"{len(args.offline)} paths"))
+    if kept:
+        trainer = train_on_replay(args.config, spec, kept[0], args.out, args.resume)
+        return _said_offline(args, trainer, f"steps of {kept[0]}")
     episodes = load_episodes(args.offline, spec, lambda line: print(f"robonav: warning: {line}", file=sys.stderr))
     trainer = train_offline(args.config, spec, episodes, args.out, args.resume)
+    return _said_offline(args, trainer, f"recorded steps of {len(episodes)} episodes")
+
+
+def _said_offline(args: TrainArgs, trainer: Trainer, what: str) -> int:
     _draw(args.out)
     c = trainer.counters
     print(
-        f"trained {c.updates} updates on {c.env_steps} recorded steps of {len(episodes)} episodes in "
-        f"{c.elapsed_s / 60:.1f} min; checkpoint: {args.out}/checkpoint.safetensors"
+        f"trained {c.updates} updates on {c.env_steps} {what} in {c.elapsed_s / 60:.1f} min; "
+        f"checkpoint: {args.out}/checkpoint.safetensors"
     )
     return 0
 

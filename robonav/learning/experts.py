@@ -32,30 +32,34 @@ class Experts:
             ConfigError: streams without a window are to be labelled by theirs.
         """
         self.config, self.streams, self.count = config, streams, min(config.streams, count)
-        self.policies: list[Policy] = []
-        if config.policy != WINDOW:
-            self.policies = [factory(config.policy, streams.robot(i)) for i in range(self.count)]
-        elif not isinstance(streams, WindowStreams):
-            want = f"a preset in configs/policies, or collect.simulator = 'analytic' for '{WINDOW}'"
-            raise ConfigError(explain("kickstart.policy", want, f"'{WINDOW}' in another simulator"))
-        self.states: list[Any] = [None] * self.count
+        self.window = _window_of(streams) if config.policy == WINDOW else None
+        labelling = 0 if self.window else self.count
+        self.policies = [factory(config.policy, streams.robot(i)) for i in range(labelling)]
+        self.states: list[Any] = [None] * labelling
         self.drives = np.zeros(count, np.bool_)  # whether the expert drives a stream's episode
 
     def begin(self, stream: int, seed: int) -> None:
         """An episode of a stream begins with the next observation."""
         if stream < self.count:
-            if self.policies:
+            if self.window is None:
                 self.states[stream] = self.policies[stream].reset(seed)
             self.drives[stream] = np.random.default_rng([seed, _SALT]).random() < self.config.drive
 
     def actions(self, n: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Actions (n, 3) that the experts would take now, and (n,) 1 where there is one."""
         actions, labelled = np.zeros((n, ACTION_SIZE), np.float32), np.zeros(n, np.float32)
-        if isinstance(self.streams, WindowStreams) and not self.policies:
-            window, known = self.streams.window_actions()
-            actions[: self.count], labelled[: self.count] = window[: self.count], known[: self.count]
+        if self.window is not None:
+            window, known = self.window.window_actions(self.count)
+            actions[known], labelled[known] = window[known], 1.0
         for i, policy in enumerate(self.policies):
             self.states[i], decision = policy.act(self.states[i], self.streams.observation(i))
             actions[i] = self.streams.robot(i).velocity_to_action(decision.command.velocity)
             labelled[i] = 1.0
         return actions, labelled
+
+
+def _window_of(streams: Streams) -> WindowStreams:
+    if not isinstance(streams, WindowStreams):
+        want = f"a preset in configs/policies, or collect.simulator = 'analytic' for '{WINDOW}'"
+        raise ConfigError(explain("kickstart.policy", want, f"'{WINDOW}' in another simulator"))
+    return streams

@@ -8,7 +8,7 @@ observation of a step the reward and ending that came with it and the action tak
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,10 +21,11 @@ from robonav.files import write_json_atomic
 from robonav.learning.checkpoint import RESUME_FILE
 from robonav.learning.config import CollectConfig, EvaluationConfig, KickstartConfig, TrainConfig
 from robonav.learning.curriculum import CurriculumConfig
-from robonav.learning.replay import OPTIONAL, Replay, step_shapes
+from robonav.learning.replay import OPTIONAL, Replay, kept_replay, step_shapes
+from robonav.learning.replay_store import LAYOUT_FILE
 from robonav.learning.runlog import RunLog
 from robonav.learning.streams import Arrays
-from robonav.learning.trainer import Trainer
+from robonav.learning.trainer import REPLAY_FOLDER, Trainer
 from robonav.types import RobotSpec
 
 
@@ -70,6 +71,11 @@ def fill(replay: Replay, episodes: Sequence[Arrays], spec: RobotSpec) -> int:
     return int(chunk["first"].size)
 
 
+def replay_folder(path: Path) -> Path | None:
+    """Where a run, or a folder itself, keeps a replay on disk; None if it keeps none."""
+    return next((place for place in (path, path / REPLAY_FOLDER) if (place / LAYOUT_FILE).is_file()), None)
+
+
 def train_offline(
     config: TrainConfig, spec: RobotSpec, episodes: Sequence[Arrays], folder: Path, resume: bool = False
 ) -> Trainer:
@@ -84,16 +90,57 @@ def train_offline(
     if steps < config.length:
         do = "record more, or lower --length"
         raise ShapeError(explain("recorded steps", f"at least {config.length}, a sequence", steps, do))
+    config = offline_config(config, steps)
+
+    def made() -> Trainer:
+        trainer = Trainer(config, spec, folder)
+        if not resume:
+            trainer.replay.clear()
+            trainer.counters.env_steps = fill(trainer.replay, episodes, spec)
+        return trainer
+
+    return _train(config, made, folder, resume)
+
+
+def train_on_replay(config: TrainConfig, spec: RobotSpec, source: Path, folder: Path, resume: bool = False) -> Trainer:
+    """Trains on what another run keeps on disk, its experts' labels included; the files of that run are only read.
+
+    So models can be compared that saw the same: `general` and its controls, say. A run that still trains overwrites
+    the oldest of these steps meanwhile; copy its folder first.
+
+    Args:
+        config: of the new run; what it says of collecting is left out.
+        spec: robot whose sensors the steps are of.
+        source: folder with the replay, see `replay_folder`.
+        folder: of the new run.
+        resume: continues the run in `folder`.
+
+    Raises:
+        CheckpointError: the replay is of other sensors, or damaged; `folder` holds a run already and `resume` is off.
+        ShapeError: it holds fewer steps than a sequence.
+        RobonavError: the disk is full; the last checkpoint stands.
+    """
+    replay = kept_replay(source, spec, config.replay)
+    if not replay.can_sample(config.length):
+        raise ShapeError(explain(f"{source}: steps of a stream", f"at least {config.length}", replay.held))
+    config = replace(offline_config(config, len(replay)), kickstart=config.kickstart, replay_on_disk=False)
+
+    def made() -> Trainer:
+        trainer = Trainer(config, spec, folder, replay=replay)
+        trainer.counters.env_steps = len(replay)
+        return trainer
+
+    return _train(config, made, folder, resume)
+
+
+def _train(config: TrainConfig, made: Callable[[], Trainer], folder: Path, resume: bool) -> Trainer:
+    """A trainer whose replay is there, trained to the budget."""
     if not resume and (folder / RESUME_FILE).exists():
         raise CheckpointError(f"{folder}: holds a run already; add --resume to continue it or choose another --out")
     torch.set_num_threads(config.threads)
-    config = offline_config(config, steps)
-    trainer = Trainer(config, spec, folder)
+    trainer = made()
     if resume:
         trainer.restore(folder)
-    else:
-        trainer.replay.clear()
-        trainer.counters.env_steps = fill(trainer.replay, episodes, spec)
     write_json_atomic(folder / "config.json", to_mapping(config))
     with RunLog(folder, config, trainer.counters) as log:
         _loop(trainer, folder, log)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from robonav.config import require_at_least
 from robonav.errors import CheckpointError, ConfigError, ShapeError, explain
 from robonav.learning.replay_events import EVENTS, EventIndex
-from robonav.learning.replay_store import DiskRings, Layout
+from robonav.learning.replay_store import DiskRings, Layout, kept_sizes
 from robonav.types import ACTION_SIZE, RobotSpec, policy_input_shapes
 
 Arrays = dict[str, NDArray[Any]]
@@ -95,8 +95,9 @@ class Replay:
         folder: Path | None = None,
         config: ReplayConfig = ReplayConfig(),
         slack: int = 0,
+        writing: bool = True,
     ) -> None:
-        """Opens or makes the rings.
+        """Opens or makes the rings; without `writing` those in `folder` are read as they were committed last.
 
         Raises:
             CheckpointError: `folder` holds a replay of another layout, or a damaged one.
@@ -110,7 +111,7 @@ class Replay:
         self.written = 0  # steps ever written to each stream
         layout = _layout(self.shapes, streams, capacity, slack if folder else 0)
         self.ring = layout.ring
-        self._disk = DiskRings(folder, layout) if folder else None
+        self._disk = DiskRings(folder, layout, writing) if folder else None
         self._data: Arrays = self._disk.arrays if self._disk else layout.empty()
         self._events = EventIndex.empty(streams)
         if self._disk:
@@ -306,3 +307,13 @@ class Replay:
                 for stream in range(self.streams):
                     value = zlib.crc32(self._data[name][stream, at].data, value)
         return value
+
+
+def kept_replay(folder: Path, spec: RobotSpec, config: ReplayConfig = ReplayConfig()) -> Replay:
+    """The replay that a run keeps on disk, to learn from; its files are only read.
+
+    Raises:
+        CheckpointError: the folder holds none, or one of another robot's sensors.
+    """
+    streams, capacity, slack = kept_sizes(folder)
+    return Replay(spec, streams, capacity, folder, config, slack, writing=False)

@@ -58,26 +58,29 @@ class Layout:
 
 
 class DiskRings:
-    """Opens the rings in a folder, or makes them there; `arrays` are written in place."""
+    """Opens the rings in a folder, or makes them there; `arrays` are written in place, or only read."""
 
-    def __init__(self, folder: Path, layout: Layout) -> None:
+    def __init__(self, folder: Path, layout: Layout, writing: bool = True) -> None:
         """Maps the files.
 
         Raises:
-            CheckpointError: the folder holds rings of another layout, or a file is missing, short or damaged.
+            CheckpointError: the folder holds rings of another layout, or a file is missing, short or damaged, or
+                there are none and nothing may be written.
             RobonavError: the files cannot be made or mapped, say on a full disk.
         """
-        self.folder, self.layout = folder, layout
+        self.folder, self.layout, self.writing = folder, layout, writing
         self._files = {**layout.full_shapes(), REACH: ((1,), np.dtype(np.int64))}
         self.committed = 0
         found = self._read_layout()
-        if found is None or not found["complete"]:
+        if found is not None and found["complete"]:
+            self.committed = self._check(found)
+        elif writing:
             self._make()
         else:
-            self.committed = self._check(found)
+            raise CheckpointError(explain(str(folder), "a replay on disk", "none", "choose another folder"))
         self._maps = {name: self._map(name) for name in self._files}
         self.arrays = {name: np.asarray(self._maps[name]) for name in layout.arrays}
-        self._reach = np.asarray(self._maps[REACH])
+        self._reach = np.asarray(self._maps[REACH]) if writing else np.array(self._maps[REACH])
         self.announce(self.committed)
 
     @property
@@ -90,11 +93,13 @@ class DiskRings:
         self._reach[0] = max(self.reach, until)
 
     def commit(self, written: int) -> None:
-        """Flushes the data, then replaces the counter.
+        """Flushes the data, then replaces the counter; nothing where it is only read.
 
         Raises:
             RobonavError: the disk does not take it; the counter on disk is then still the old one.
         """
+        if not self.writing:
+            return
         with _disk_errors(self.folder):
             for mapped in self._maps.values():
                 mapped.flush()
@@ -179,9 +184,26 @@ class DiskRings:
     def _map(self, name: str) -> np.memmap[Any, Any]:
         path = self._path(name)
         with _disk_errors(self.folder):
+            if not self.writing:
+                return open_memmap(path, mode="r")
             if path.stat().st_blocks * 512 < path.stat().st_size:
                 _allocate(path)  # a copy may have left out what is zero
             return open_memmap(path, mode="r+")
+
+
+def kept_sizes(folder: Path) -> tuple[int, int, int]:
+    """Streams, capacity and slack of the rings in a folder.
+
+    Raises:
+        CheckpointError: there are none.
+    """
+    path = folder / LAYOUT_FILE
+    try:
+        found = json.loads(path.read_bytes())
+        streams, capacity, slack = (int(found[key]) for key in ("streams", "capacity", "slack"))
+    except (OSError, ValueError, KeyError, TypeError):
+        raise CheckpointError(explain(str(path), "the layout of a replay on disk", "none", "check the path")) from None
+    return streams, capacity, slack
 
 
 def _allocate(path: Path) -> None:

@@ -68,8 +68,8 @@ class Streams(Protocol):
 class WindowStreams(Protocol):
     """Worlds that know, all at once and compiled, what the local planner's window of commands would choose in each."""
 
-    def window_actions(self) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """(n, 3) normalised actions for the observations of now, and (n,) where there is one."""
+    def window_actions(self, count: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """(n, 3) normalised actions for the observations of now, and (n,) where there is one: in the first `count`."""
 
 
 StreamsFactory = Callable[[int, int], Streams]

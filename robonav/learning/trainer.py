@@ -59,8 +59,15 @@ class Pool(Protocol):
 class Trainer:
     """Holds the learner, replay and random state of a run; `update` makes one update."""
 
-    def __init__(self, config: TrainConfig, spec: RobotSpec, folder: Path | None = None, ranks: Ranks = ALONE) -> None:
-        """Everything anew; a replay on disk lies in `folder`."""
+    def __init__(
+        self,
+        config: TrainConfig,
+        spec: RobotSpec,
+        folder: Path | None = None,
+        ranks: Ranks = ALONE,
+        replay: Replay | None = None,
+    ) -> None:
+        """Everything anew; a replay on disk lies in `folder`, if none is given."""
         self.config, self.spec, self.ranks = config, spec, ranks
         self.revision = source_revision()
         self.learner = Learner(config, spec, ranks)
@@ -68,10 +75,7 @@ class Trainer:
         self.rng = np.random.default_rng([config.seed, ranks.rank] if ranks.rank else config.seed)
         if ranks.rank:
             torch.manual_seed(int(self.rng.integers(2**31)))
-        capacity = max(config.length, config.replay_steps // config.streams)
-        place = f"{REPLAY_FOLDER}_{ranks.rank}" if ranks.rank else REPLAY_FOLDER
-        on_disk = folder / place if folder is not None and config.replay_on_disk else None
-        self.replay = Replay(spec, config.streams, capacity, on_disk, config.replay, config.replay_slack)
+        self.replay = own_replay(config, spec, folder, ranks) if replay is None else replay
         self.counters = Counters(episodes=[0] * config.streams)
         self.last_batch: Arrays = {}
 
@@ -176,6 +180,14 @@ class Trainer:
         self.counters = Counters.of(metadata["counters"])
         self.rng.bit_generator.state = metadata["numpy_rng"]
         set_random_state(tensors, self.learner.device)
+
+
+def own_replay(config: TrainConfig, spec: RobotSpec, folder: Path | None, ranks: Ranks = ALONE) -> Replay:
+    """The replay of a run: in memory, or on disk in its folder."""
+    capacity = max(config.length, config.replay_steps // config.streams)
+    place = f"{REPLAY_FOLDER}_{ranks.rank}" if ranks.rank else REPLAY_FOLDER
+    on_disk = folder / place if folder is not None and config.replay_on_disk else None
+    return Replay(spec, config.streams, capacity, on_disk, config.replay, config.replay_slack)
 
 
 def _rank_file(folder: Path, rank: int, updates: int) -> Path:

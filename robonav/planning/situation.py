@@ -88,9 +88,22 @@ class SituationTracker:
         Raises:
             ShapeError: the scan or the pose does not fit the robot.
         """
+        return self.update_route(self.update_map(situation, observation), observation)
+
+    def update_map(self, situation: Situation, observation: Observation) -> Situation:
+        """The first half of `update`: map and movers are of the observation, the route is not yet.
+
+        Raises:
+            ShapeError: the scan or the pose does not fit the robot.
+        """
         grid = self.mapper.update(situation.grid, observation)
         tracks, of_beam = self.movers.update(situation.tracks, observation)
         mapped = situation.mapped or observation.scan_m is not None
+        return replace(situation, grid=grid, mapped=mapped, tracks=tracks, of_beam=of_beam)
+
+    def update_route(self, situation: Situation, observation: Observation) -> Situation:
+        """The second half: the route is planned where it is due, else followed."""
+        grid = situation.grid
         goal_x, goal_y = (float(v) for v in observation.goal_odom_m)
         ticks = situation.ticks_since_plan + 1
         due = situation.goal_odom_m != (goal_x, goal_y) or ticks >= self._replan_ticks
@@ -99,12 +112,18 @@ class SituationTracker:
             costmap = build_costmap(ground, self.spec, self.config.costmap)
             route = plan_route(costmap, observation.pose_odom_base, (goal_x, goal_y), self.config.route)
             watched = _NO_CELLS if route is None else self._watched(grid, route)
-            return Situation(grid, route, 0, 0.0, mapped, (goal_x, goal_y), watched, tracks, of_beam)
+            return replace(
+                situation,
+                route_odom_m=route,
+                ticks_since_plan=0,
+                progress_m=0.0,
+                goal_odom_m=(goal_x, goal_y),
+                watched_cells=watched,
+            )
         route, progress = situation.route_odom_m, situation.progress_m
         if route is not None:
             progress = progress_on_route(route, observation.pose_odom_base, progress)
-        goal, watched = situation.goal_odom_m, situation.watched_cells
-        return Situation(grid, route, ticks, progress, mapped, goal, watched, tracks, of_beam)
+        return replace(situation, ticks_since_plan=ticks, progress_m=progress)
 
     def with_route(
         self, situation: Situation, route_odom_m: NDArray[np.float32] | None, observation: Observation

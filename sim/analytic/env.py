@@ -265,8 +265,11 @@ class AnalyticVectorEnv(gymnasium.vector.VectorEnv[Arrays, NDArray[np.float32], 
             scan_m=raw["scan_m"][b].copy() if present[b, 0] else None,
         )
 
-    def window_commands(self, window: Window | None = None) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """(B, 3) commands that a window, by default the one that teaches, would give now, and (B,) where there is one.
+    def window_commands(
+        self, window: Window | None = None, wanted: NDArray[np.bool_] | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """(B, 3) commands that a window, by default the one that teaches, would give now, and (B,) where there is one;
+        only for the (B,) worlds that are `wanted`, if not for all.
 
         Raises:
             ConfigError: worlds that were made without map and route.
@@ -274,11 +277,13 @@ class AnalyticVectorEnv(gymnasium.vector.VectorEnv[Arrays, NDArray[np.float32], 
         if self.tracker is None:
             raise ConfigError(explain("window_commands", "worlds with policy_input=True", "raw sensors"))
         window = window or self._window
-        seen = self.arrays()
+        seen = self.readings()
         known = seen["present"][:, 0] > 0
+        if wanted is not None:
+            known &= wanted
         return window.commands(seen, self._raw["pose_odom_base"], self.tracker.routes, known)
 
-    def arrays(self) -> Arrays:
+    def readings(self) -> Arrays:
         """What was observed last, without a copy: the arrays of the observation and the sensors' readings."""
         return self._raw | self._observations
 

@@ -11,11 +11,9 @@ from robonav.errors import ConfigError, SceneError
 from sim.generators.base import Rng
 from sim.generators.crowds import CrowdConfig
 from sim.generators.registry import GENERATORS
-from sim.generators.rooms import RoomsConfig
 
 ATTEMPTS = 200  # draws until the knobs fit each other
 CONFIGS: dict[str, type[Any]] = {
-    "rooms": RoomsConfig,
     **{kind: generator.config for kind, generator in GENERATORS.items()},
     "crowd": CrowdConfig,
 }

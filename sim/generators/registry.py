@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from robonav.errors import SceneError, nearest
-from sim.generators import blocked, clutter, corridors, maze, offices, tmaze, warehouse
+from sim.generators import blocked, clutter, corridors, maze, offices, rooms, tmaze, warehouse
 from sim.generators.base import Generator
 
 GENERATORS = {
+    "rooms": Generator(rooms.RoomsConfig, rooms.draw, 0x726F6F6D),
     "corridors": Generator(corridors.CorridorsConfig, corridors.draw, 0x636F7272),
     "offices": Generator(offices.OfficesConfig, offices.draw, 0x6F666669),
     "warehouse": Generator(warehouse.WarehouseConfig, warehouse.draw, 0x77617265),
@@ -15,7 +16,7 @@ GENERATORS = {
     "tmaze": Generator(tmaze.TMazeConfig, tmaze.draw, 0x746D617A),
     "blocked": Generator(blocked.BlockedConfig, blocked.draw, 0x626C6F63),
 }
-KINDS = ("rooms", "map", "crowd", *GENERATORS)
+KINDS = ("map", "crowd", *GENERATORS)
 
 
 def generator_of(kind: str, where: str) -> Generator:

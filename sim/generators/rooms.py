@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from robonav.errors import ConfigError, SceneError, explain
+from robonav.errors import ConfigError, explain
 from robonav.types import RobotSpec, Scene
+from sim.generators.base import Rng, check_knobs
 from sim.generators.tasks import place_task
 
 
@@ -36,91 +37,59 @@ class RoomsConfig:
         Raises:
             ConfigError: a range that is reversed or not positive, or a goal further away than the room is long.
         """
-        for key in ("size_m", "boxes", "cylinders", "box_side_m", "cylinder_radius_m", "partitions", "door_m"):
-            low, high = getattr(self, key)
-            floor = 0 if key in ("boxes", "cylinders", "partitions") else 1e-3
-            if not floor <= low <= high:
-                raise ConfigError(explain(key, "a range [low, high] of positive numbers", [low, high]))
+        ranges, counts = ("size_m", "box_side_m", "cylinder_radius_m", "door_m"), ("boxes", "cylinders", "partitions")
+        check_knobs(self, ranges, counts, positive=("wall_thickness_m", "goal_radius_m", "time_limit_s", "attempts"))
         if self.goal_distance_min_m >= self.size_m[0] * math.sqrt(2) - 1.0:
             raise ConfigError(
                 explain(
                     "goal_distance_min_m", f"less than the diagonal of {self.size_m[0]} m", self.goal_distance_min_m
                 )
             )
-        for key in ("wall_thickness_m", "goal_radius_m", "time_limit_s", "attempts"):
-            if getattr(self, key) <= 0:
-                raise ConfigError(explain(key, "a number above 0", getattr(self, key)))
 
 
-@dataclass(frozen=True, slots=True)
-class RoomsSource:
-    """Scene number `seed` of the generator: the same numbers give the same scene on every machine."""
-
-    name: str
-    config: RoomsConfig
-    spec: RobotSpec
-
-    def scene(self, seed: int) -> Scene:
-        """Draws scenes from the seed's stream until one has a way for the robot's footprint.
-
-        Raises:
-            SceneError: the seed is negative, or the knobs leave no room for a task.
-        """
-        if seed < 0:
-            raise SceneError(explain(f"scene '{self.name}': seed", "0 or more", seed))
-        rng = np.random.default_rng([seed, 0x726F6F6D])
-        for _ in range(self.config.attempts):
-            scene = self._draw(rng, f"{self.name}-{seed}")
-            if scene is not None:
-                return scene
-        raise SceneError(
-            f"scene '{self.name}', seed {seed}: no room with a way to the goal in {self.config.attempts} draws; "
-            "lower the number or size of the obstacles"
-        )
-
-    def _draw(self, rng: np.random.Generator, name: str) -> Scene | None:
-        c = self.config
-        half_x, half_y = rng.uniform(*c.size_m, size=2) / 2
-        t = c.wall_thickness_m
-        x, y = half_x + t / 2, half_y + t / 2  # wall centre lines
-        walls = [
-            [-half_x - t, -y, half_x + t, -y, t],
-            [-half_x - t, y, half_x + t, y, t],
-            [-x, -half_y, -x, half_y, t],
-            [x, -half_y, x, half_y, t],
+def draw(rng: Rng, c: RoomsConfig, spec: RobotSpec, name: str) -> Scene | None:
+    """One room, or None where no two of the tried places have a way between them."""
+    half_x, half_y = rng.uniform(*c.size_m, size=2) / 2
+    t = c.wall_thickness_m
+    x, y = half_x + t / 2, half_y + t / 2  # wall centre lines
+    walls = [
+        [-half_x - t, -y, half_x + t, -y, t],
+        [-half_x - t, y, half_x + t, y, t],
+        [-x, -half_y, -x, half_y, t],
+        [x, -half_y, x, half_y, t],
+    ]
+    n_boxes = rng.integers(c.boxes[0], c.boxes[1] + 1)
+    n_cylinders = rng.integers(c.cylinders[0], c.cylinders[1] + 1)
+    boxes = np.column_stack(
+        [
+            rng.uniform(-1, 1, (n_boxes, 2)) * [half_x, half_y],
+            rng.uniform(*c.box_side_m, (n_boxes, 2)),
+            rng.uniform(-math.pi, math.pi, n_boxes),
         ]
-        n_boxes = rng.integers(c.boxes[0], c.boxes[1] + 1)
-        n_cylinders = rng.integers(c.cylinders[0], c.cylinders[1] + 1)
-        boxes = np.column_stack(
-            [
-                rng.uniform(-1, 1, (n_boxes, 2)) * [half_x, half_y],
-                rng.uniform(*c.box_side_m, (n_boxes, 2)),
-                rng.uniform(-math.pi, math.pi, n_boxes),
-            ]
-        )
-        cylinders = np.column_stack(
-            [rng.uniform(-1, 1, (n_cylinders, 2)) * [half_x, half_y], rng.uniform(*c.cylinder_radius_m, n_cylinders)]
-        )
-        if c.partitions[1]:
-            for _ in range(rng.integers(c.partitions[0], c.partitions[1] + 1)):
-                walls += _partition(rng, half_x, half_y, c)
-        yaw = float(rng.uniform(-math.pi, math.pi))
-        points = rng.uniform(-1, 1, (24, 2)) * [half_x, half_y]
-        scene = Scene(
-            name=name,
-            bounds_m=(float(-half_x - t), float(-half_y - t), float(half_x + t), float(half_y + t)),
-            start=(0.0, 0.0, yaw),
-            goal=(0.0, 0.0),
-            walls=np.array(walls, np.float32),
-            boxes=boxes.astype(np.float32),
-            cylinders=cylinders.astype(np.float32),
-            goal_radius_m=c.goal_radius_m,
-            time_limit_s=c.time_limit_s,
-        )
-        return place_task(scene, points, self.spec, c.goal_distance_min_m, c.margin_m)
+    )
+    cylinders = np.column_stack(
+        [rng.uniform(-1, 1, (n_cylinders, 2)) * [half_x, half_y], rng.uniform(*c.cylinder_radius_m, n_cylinders)]
+    )
+    if c.partitions[1]:
+        for _ in range(rng.integers(c.partitions[0], c.partitions[1] + 1)):
+            walls += _partition(rng, half_x, half_y, c)
+    yaw = float(rng.uniform(-math.pi, math.pi))
+    points = rng.uniform(-1, 1, (24, 2)) * [half_x, half_y]
+    scene = Scene(
+        name=name,
+        bounds_m=(float(-half_x - t), float(-half_y - t), float(half_x + t), float(half_y + t)),
+        start=(0.0, 0.0, yaw),
+        goal=(0.0, 0.0),
+        walls=np.array(walls, np.float32),
+        boxes=boxes.astype(np.float32),
+        cylinders=cylinders.astype(np.float32),
+        goal_radius_m=c.goal_radius_m,
+        time_limit_s=c.time_limit_s,
+    )
+    return place_task(scene, points, spec, c.goal_distance_min_m, c.margin_m)
 
 
-def _partition(rng: np.random.Generator, half_x: float, half_y: float, c: RoomsConfig) -> list[list[float]]:
+def _partition(rng: Rng, half_x: float, half_y: float, c: RoomsConfig) -> list[list[float]]:
     """Two wall segments across the room, along a random axis, with a door between them."""
     across = bool(rng.integers(2))  # along y, at a fixed x
     depth, width = (half_x, half_y) if across else (half_y, half_x)

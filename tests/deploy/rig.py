@@ -39,6 +39,8 @@ class Rig:
         self.speed_mps = 0.0  # that the sensors report
         self.tilt_rad = 0.0
         self.range_m = ROBOT.lidar.range_m
+        self.word = "run"  # of the supervisor
+        self.fences: dict[str, int] = {}
         self.others: list[Callable[[], object]] = []  # called at each turn
         self._link = link
         self._control = link.publish_latest(transport.ipc_address(folder, "control"))
@@ -64,7 +66,7 @@ class Rig:
         now = time.monotonic()
         if now - self._said_s >= CONTROL_S:
             self._said_s = now
-            self._send(self._control, wire.ControlMsg, state="run")
+            self._send(self._control, wire.ControlMsg, state=self.word, fences=self.fences)
         if now - self._observed_s >= OBSERVE_S:
             self._observed_s = now
             self.observe()

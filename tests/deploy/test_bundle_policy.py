@@ -50,7 +50,7 @@ def test_it_is_a_policy_and_deterministic(tiny_bundle: Path) -> None:
     assert [d.value for d in first] == [d.value for d in second]
     assert len({d.value for d in first}) > 1
     assert all(d.why == "actor" and d.route_odom_m is not None for d in first)
-    assert set(first[0].details) == {"map_ms", "infer_ms"}
+    assert set(first[0].details) == {"map_ms", "route_ms", "infer_ms"}
 
 
 def test_the_command_is_the_action_in_the_robots_units(tiny_bundle: Path) -> None:

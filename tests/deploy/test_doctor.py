@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
 import onnxruntime
 import pytest
 
-from deploy import doctor, keys
+from deploy import doctor, doctor_devices, keys
 from deploy.config import DeployConfig, OperatorConfig
 from deploy.doctor import Finding, Patient, examine
 from robonav.cli.main import main
@@ -21,6 +22,8 @@ from robonav.cli.main import main
 def patient(tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Patient:
     """A healthy one; the pace, which is this machine's, is left out."""
     monkeypatch.setattr(doctor, "pace", lambda seconds: ([0.1] * 40, 0.01))
+    for devices in ("cameras", "serial_ports", "usb_sensors"):
+        monkeypatch.setattr(doctor_devices, devices, list)
     operator = OperatorConfig(keys=str(tmp_path / "keys"))
     return Patient(DeployConfig(operator=operator), tiny_bundle, tmp_path / "run.mcap")
 
@@ -37,7 +40,8 @@ def listening(patient: Patient, listen: str) -> Patient:
 def test_a_healthy_one_has_nothing_to_do(patient: Patient) -> None:
     findings = list(examine(patient))
     assert {f.what for f in findings} == {
-        *("robonav", "packages", "providers", "clock", "pace", "keys", "port", "disk", "bundle")
+        *("robonav", "packages", "providers", "clock", "time of day", "pace", "keys", "port", "disk", "bundle"),
+        *("cameras", "serial", "usb sensors", "go2"),
     }
     assert {f.level for f in findings} == {"ok"}
     assert not any(f.do for f in findings)
@@ -113,6 +117,79 @@ def test_keys_that_are_needed_damaged_or_too_weak(patient: Patient) -> None:
     client.chmod(0o644)
     (finding,) = only(remote, "error")
     assert "chmod 600" in finding.found
+
+
+def test_a_keys_folder_that_others_may_write(patient: Patient) -> None:
+    folder = Path(patient.config.operator.keys)
+    keys.new_key(folder, "gate", "estop")
+    folder.chmod(0o770)
+    (finding,) = only(patient, "error")
+    assert (finding.what, finding.do) == ("keys", f"chmod 700 {folder}")
+
+
+def test_what_slows_a_machine_is_said_where_its_pace_is_bad(
+    patient: Patient, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(doctor, "pace", lambda seconds: ([20.0] * 40, 0.0))
+    for name, text in (("AUTOGROUP", "1\n"), ("CPU_GOVERNOR", "powersave\n")):
+        path = tmp_path / name
+        path.write_text(text)
+        monkeypatch.setattr(doctor, name, path)
+    (finding,) = only(patient, "warning")
+    assert "kernel.sched_autogroup_enabled=0" in finding.do
+    assert "'powersave'" in finding.do
+    (tmp_path / "AUTOGROUP").write_text("0")
+    (tmp_path / "CPU_GOVERNOR").write_text("performance")
+    (finding,) = only(patient, "warning")
+    assert "sched_autogroup" not in finding.do
+    assert "performance" not in finding.do
+
+
+def test_devices_that_are_there_and_those_that_this_user_may_not_use(
+    patient: Patient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    devices = [doctor_devices.Device("RealSense", "/dev/video0"), doctor_devices.Device("Webcam", "/dev/video2", False)]
+    monkeypatch.setattr(doctor_devices, "cameras", lambda: devices)
+    (finding,) = only(patient, "error")
+    assert finding.found == "Webcam: this user may not use /dev/video2"
+    assert "usermod -aG video" in finding.do
+    assert "RealSense (/dev/video0)" in {f.found for f in only(patient, "ok")}
+
+
+def make_file(path: Path, text: str = "") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def test_devices_are_found_by_their_files(tmp_path: Path) -> None:
+    assert doctor_devices.cameras(tmp_path) == doctor_devices.serial_ports(tmp_path) == []
+    for number, name in ((0, "Intel RealSense"), (1, "Intel RealSense"), (10, "Webcam"), (2, "")):
+        make_file(tmp_path / f"dev/video{number}")
+        if name:
+            make_file(tmp_path / f"sys/class/video4linux/video{number}/name", name + "\n")
+    assert [d.name for d in doctor_devices.cameras(tmp_path)] == ["Intel RealSense", "video2", "Webcam"]
+    make_file(tmp_path / "dev/ttyUSB0")
+    make_file(tmp_path / "dev/ttyACM0")
+    (tmp_path / "dev/serial/by-id").mkdir(parents=True)
+    (tmp_path / "dev/serial/by-id/usb-SLAMTEC").symlink_to(tmp_path / "dev/ttyUSB0")
+    assert {d.name for d in doctor_devices.serial_ports(tmp_path)} == {"ttyACM0", "usb-SLAMTEC"}
+    for folder, vendor, product in (("1-1", "8086", "0b3a"), ("1-2", "8086", "9a13"), ("1-3", "2bc5", "0660")):
+        make_file(tmp_path / f"sys/bus/usb/devices/{folder}/idVendor", vendor)
+        make_file(tmp_path / f"sys/bus/usb/devices/{folder}/idProduct", product)
+    make_file(tmp_path / "sys/bus/usb/devices/1-1/product", "RealSense D435i")
+    assert [d.name for d in doctor_devices.usb_sensors(tmp_path)] == ["RealSense D435i", "Orbbec 0660"]
+
+
+def test_what_has_to_answer(patient: Patient) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        asked = replace(patient, reach=(address,))
+        assert [f.found for f in examine(asked) if f.what == "reach"] == [f"{address} answers"]
+    (finding,) = only(asked, "error")
+    assert finding.found == f"{address}: Connection refused"
+    assert "power" in finding.do
+    assert doctor_devices.reachable("127.0.0.1:99999")
+    assert doctor_devices.reachable("-f")
 
 
 def test_a_port_that_is_taken_or_none(patient: Patient) -> None:

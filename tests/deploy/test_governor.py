@@ -411,6 +411,8 @@ def test_a_policy_that_drives_into_the_wall_never_touches_it(vx: float) -> None:
     """The disc's lag, a lidar at 10 Hz, and a governor at 50 Hz."""
     now = 0
     robot = PointDriver(goal_m=(9.0, 0.0), room_m=4.0, clock=lambda: now)
+    robot.connect()
+    robot.arm()
     state = GovernorState.start(1)
     for tick in range(500):
         seen = None

@@ -41,7 +41,7 @@ def frame(episode: int = 1, **changes: Any) -> bytes:
 
 
 def seen(*frames: bytes, before: Seen | None = None) -> Seen | None:
-    return see(frames, ROBOT, CONFIG, STATE, before)
+    return see(frames, ROBOT, CONFIG, STATE, before)[0]
 
 
 def test_an_observation_is_seen_with_its_stamp_and_the_time_of_its_receipt() -> None:

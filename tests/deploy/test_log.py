@@ -78,7 +78,7 @@ def test_a_run_logs_what_it_believed_and_its_map(arrival: RunReport) -> None:
     assert FREE in maps[-1].occupancy
     shortest = min(m.rows for m in maps) * maps[0].resolution_m
     assert shortest > 1.0
-    assert {d.details.keys() >= {"map_ms", "infer_ms"} for d in decisions} == {True}
+    assert {d.details.keys() >= {"map_ms", "route_ms", "infer_ms"} for d in decisions} == {True}
 
 
 @pytest.mark.parametrize("part", [0.999, 0.9, 0.5, 0.25])

@@ -12,8 +12,9 @@ import pytest
 
 from deploy import wire
 from deploy.config import RecorderConfig
-from deploy.log_episodes import Steps, episodes_of, robot_of
+from deploy.log_episodes import Steps, episodes_of
 from deploy.log_reader import Log, read_log
+from deploy.log_run import robot_of
 from deploy.log_writer import LogWriter
 from robonav.cli import dataset, train
 from robonav.config import load_robot, to_mapping

@@ -1,103 +1,36 @@
-"""The operator link on real sockets, against a real governor's process: nobody gets through who must not."""
+"""The operator link on real sockets, against a real governor's process: who may do what, and nobody else."""
 
 from __future__ import annotations
 
-import select
-import socket
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import rig
-import zmq
+from operators import AHEAD, commanded, connect, listening, make_keys, pair, while_running
 
-from deploy import authority, endpoint, keys, transport, wire
-from deploy.config import DeployConfig, OperatorConfig
-from deploy.endpoint import RateBound
-from deploy.log_reader import read_log
+from deploy import authority, keys, transport, wire
+from deploy.config import OperatorConfig
+from deploy.governor_process import _link_s
 from deploy.remote import Remote
-from deploy.supervisor import run
 from deploy.timing import now_ns
-from robonav.cli import run as run_command
 from robonav.cli.main import main
-from robonav.errors import LinkError
+from robonav.errors import ConfigError, LinkError
 
 pytestmark = pytest.mark.xdist_group("operators")
-AHEAD = np.array([0.5, 0.0, 0.0])
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("keys")
-    for name, role in (("alice", "commander"), ("bob", "commander"), ("gate", "estop"), ("eye", "observer")):
-        keys.new_key(folder, name, role)
-    return folder
-
-
-def pair(folder: Path, name: str) -> keys.Pair:
-    return keys.load_pair(folder / f"{name}.key")
+    return make_keys(tmp_path_factory.mktemp("keys"))
 
 
 @pytest.fixture
 def robot(folder: Path) -> Iterator[rig.Rig]:
-    """A governor that listens to operators; `robot.address` says where."""
-    address = f"tcp://127.0.0.1:{rig.free_port()}"
-    with rig.governor(OperatorConfig(listen=address, keys=str(folder))) as robot:
-        robot.address = address
+    with listening(folder) as robot:
         yield robot
-
-
-@contextmanager
-def connect(robot: rig.Rig, folder: Path, name: str) -> Iterator[Remote]:
-    """A remote program that the robot knows; it is polled whenever the robot's rig runs."""
-    with Remote(robot.address, pair(folder, name)) as remote:
-        robot.others.append(remote.poll)
-        assert robot.run(5.0, lambda: remote.state is not None), f"{name} was not let in"
-        yield remote
-        robot.others.clear()
-
-
-def while_running(robot: rig.Rig, work: object) -> object:
-    """What a blocking call returns or raises, made from another thread while the robot runs; none is polled here."""
-    outcome: list[object] = []
-    others, robot.others = robot.others, [o for o in robot.others if not isinstance(getattr(o, "__self__", 0), Remote)]
-
-    def call() -> None:
-        try:
-            outcome.append(work())  # type: ignore[operator]
-        except BaseException as error:  # noqa: BLE001  handed on below
-            outcome.append(error)
-
-    thread = threading.Thread(target=call)
-    thread.start()
-    robot.run(20.0, lambda: not thread.is_alive())
-    thread.join(1.0)
-    robot.others = others
-    return outcome[0]
-
-
-def commanded(robot: rig.Rig, remote: Remote, velocity: np.ndarray) -> wire.AnswerMsg:
-    """What came of one command."""
-    sent: list[int] = []
-    assert robot.run(3.0, lambda: [sent.append(n) for n in [remote.command(velocity)] if n is not None])
-    return answer_to(robot, remote, sent[0])
-
-
-def answer_to(robot: rig.Rig, remote: Remote, number: int) -> wire.AnswerMsg:
-    """Of message `number`."""
-    found: dict[int, wire.AnswerMsg] = {}
-
-    def there() -> bool:
-        found.update(remote.answers())
-        return number in found
-
-    assert robot.run(3.0, there), "no answer"
-    return found[number]
 
 
 def test_a_commander_drives_and_the_state_says_so(robot: rig.Rig, folder: Path) -> None:
@@ -244,271 +177,74 @@ def test_a_revoked_key_is_cut_off_live_within_a_second_and_the_others_come_back(
     assert robot.process.poll() is None
 
 
-def put(robot: rig.Rig, remote: Remote, frame: bytes) -> None:
-    """Sends a frame, whenever the link takes it; the robot runs on meanwhile."""
-    assert robot.run(3.0, lambda: transport.try_send(remote._socket, frame)), "the link takes nothing"
-
-
-def ask_ahead(number: int, episode: int = 1) -> bytes:
-    return wire.encode(
-        wire.CommandMsg(
-            sequence=number,
-            stamp_ns=now_ns(),
-            episode=episode,
-            observation=0,
-            vx_mps=0.5,
-            vy_mps=0.0,
-            yaw_rate_radps=0.0,
-        )
-    )
-
-
-def test_old_packets_that_are_replayed_are_refused_in_the_same_and_in_a_new_session(
-    robot: rig.Rig, folder: Path
-) -> None:
-    frames: list[bytes] = []
-    with connect(robot, folder, "alice") as alice:
-        for number in range(20):
-            frames.append(ask_ahead(number))
-            put(robot, alice, frames[-1])
-        assert robot.run(2.0, lambda: robot.vx_mps > 0)
-        assert robot.run(2.0, lambda: robot.vx_mps == 0.0)
-        count = len(robot.governed)
-        for frame in frames:
-            put(robot, alice, frame)
-        assert robot.run(2.0, lambda: authority.OLD_SEQUENCE in robot.reasons())
-        robot.run(0.2)
-        assert {m.vx_mps for m in robot.governed[count:]} == {0.0}
-    with connect(robot, folder, "alice") as again:
-        assert again.state.heard == 19
-        for frame in frames:
-            put(robot, again, frame)
-        put(robot, again, ask_ahead(99, episode=2))
-        assert robot.run(2.0, lambda: authority.WRONG_EPISODE in robot.reasons())
-        robot.run(0.2)
-        assert {m.vx_mps for m in robot.governed[count:]} == {0.0}
-
-
-class Cable:
-    """A relay between a client and the robot that can be cut (all that comes is kept) and put back."""
-
-    def __init__(self, port: int) -> None:
-        self.whole = True
-        self._to = port
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listener.getsockname()[1]
-        self._ends: dict[socket.socket, socket.socket] = {}
-        self._running = True
-        self._thread = threading.Thread(target=self._relay, daemon=True)
-        self._thread.start()
-
-    def _relay(self) -> None:
-        while self._running:
-            if not self.whole:
-                time.sleep(0.005)  # bytes wait in the sockets, as on a link that stalls
-                continue
-            for end in select.select([self._listener, *self._ends], [], [], 0.01)[0]:
-                if end is self._listener:
-                    near, far = end.accept()[0], socket.create_connection(("127.0.0.1", self._to))
-                    self._ends |= {near: far, far: near}
-                elif end in self._ends:
-                    self._pass(end)
-
-    def _pass(self, end: socket.socket) -> None:
-        other = self._ends[end]
-        try:
-            data = end.recv(65536)
-            if data:
-                other.sendall(data)
-                return
-        except OSError:
-            pass
-        for gone in (end, other):
-            self._ends.pop(gone, None)
-            gone.close()
-
-    def close(self) -> None:
-        self._running = False
-        self._thread.join()
-        for end in (self._listener, *self._ends):
-            end.close()
-
-
-@pytest.mark.parametrize("cut_s", [0.28, 1.0])
-def test_a_link_that_is_cut_and_restored_delivers_nothing_late(robot: rig.Rig, folder: Path, cut_s: float) -> None:
-    """Each command says when it left in its lateral speed; what is driven is never older than a command's life."""
-    cable = Cable(int(robot.address.rsplit(":", 1)[1]))
-    started = now_ns()
-    remote = Remote(f"tcp://127.0.0.1:{cable.port}", pair(folder, "alice"))
-    sent: dict[int, int] = {}
-
-    def command() -> None:
-        stamp = now_ns()
-        number = remote.command(np.array([0.4, 0.0, 0.001 * (len(sent) % 1000)]))
-        if number is not None:
-            sent[number] = stamp
-
-    robot.others.append(remote.poll)
-    assert robot.run(5.0, lambda: remote.state is not None)
-    robot.others.append(command)
-    assert robot.run(2.0, lambda: robot.vx_mps == 0.4)
-    cable.whole = False
-    robot.run(cut_s)
-    before = len(robot.governed)
-    restored = now_ns()
-    robot.others.remove(command)  # what comes now left before
-    cable.whole = True
-    robot.run(1.5)
-    life_ns = 250_000_000
-    for message in robot.governed[before:]:
-        if message.asked in sent and message.vx_mps > 0 and "expired" not in message.reasons:
-            assert message.stamp_ns - sent[message.asked] <= life_ns + 25_000_000
-    assert robot.vx_mps == 0.0
-    last = max((m.stamp_ns for m in robot.governed if m.vx_mps), default=started)
-    assert last - restored < life_ns + 100_000_000
-    robot.others.append(command)
-    assert robot.run(5.0, lambda: robot.vx_mps == 0.4)  # and it comes back
-    robot.others.clear()
-    remote.close()
-    cable.close()
-
-
-def test_a_flood_is_bounded_by_key_and_the_estop_of_another_gets_through(folder: Path) -> None:
-    operator = OperatorConfig(listen=f"tcp://127.0.0.1:{rig.free_port()}", keys=str(folder), rate_hz=10.0)
-    with rig.governor(operator) as robot:
-        robot.address = operator.listen
-        with connect(robot, folder, "alice") as alice:
-            robot.others.append(lambda: [alice.command(AHEAD) for _ in range(50)])
-            assert robot.run(5.0, lambda: endpoint.RATE in robot.reasons())
-            with Remote(robot.address, pair(folder, "gate")) as gate:
-                for _ in range(20):  # faster than its own rate, which the e-stop is exempt from
-                    assert while_running(robot, lambda: gate.press("flood")) is None
-            assert robot.run(2.0, lambda: robot.vx_mps == 0.0)
-            assert robot.run(2.0, lambda: robot.governed[-1].estop == "gate: flood")
-
-
-def test_a_message_that_is_too_long_ends_its_senders_connection_only(robot: rig.Rig, folder: Path) -> None:
-    with connect(robot, folder, "alice") as alice, connect(robot, folder, "eye") as eye:
-        put(robot, alice, b"x" * (transport.SMALL_BYTES + 1))
-        robot.run(0.5)
-        eye.state = None
-        assert robot.run(2.0, lambda: eye.state is not None)
-    assert robot.process.poll() is None
-    assert {m.vx_mps for m in robot.governed} == {0.0}
-
-
-def test_other_messages_and_garbage_are_refused_with_a_reason(robot: rig.Rig, folder: Path) -> None:
-    with connect(robot, folder, "alice") as alice:
-        put(robot, alice, wire.encode(wire.ControlMsg(sequence=5, stamp_ns=0, episode=1, state="stop")))
-        assert answer_to(robot, alice, 5).reason == endpoint.KIND
-        put(robot, alice, b"garbage")
-        assert "no message of protocol" in answer_to(robot, alice, 0).reason
-        alice._socket.send_multipart([b"one", b"more"])
-        assert robot.run(2.0, lambda: {endpoint.KIND, endpoint.MALFORMED} <= robot.reasons())
-
-
-def test_another_version_is_one_line_on_both_sides(robot: rig.Rig, folder: Path) -> None:
-    with connect(robot, folder, "alice") as alice:
-        newer = wire.HelloMsg(protocol=wire.PROTOCOL + 1, sequence=3, stamp_ns=0, episode=0, version="99")
-        put(robot, alice, wire.encode(newer))
-        line = answer_to(robot, alice, 0).reason
-    assert line == "link: expected protocol 1, got protocol 2; install the same version of robonav on both sides"
-
-
-def test_nobody_there_is_one_line(folder: Path) -> None:
-    with Remote(f"tcp://127.0.0.1:{rig.free_port()}", pair(folder, "eye")) as remote:
-        with pytest.raises(LinkError, match="nobody answers there") as error:
-            remote.connect(0.2)
-        assert "\n" not in str(error.value)
-
-
-def test_local_programs_use_a_socket_that_only_this_user_opens(tmp_path: Path) -> None:
-    address = f"ipc://{tmp_path}/robot.sock"
-    with rig.governor(OperatorConfig(listen=address)) as robot:
-        assert (tmp_path / "robot.sock").stat().st_mode & 0o077 == 0
-        with Remote(address) as remote:
-            robot.others.append(remote.poll)
-            assert while_running(robot, lambda: remote.press("by hand")) is None
+def test_a_robot_that_needs_a_hand_at_the_estop_stops_and_latches_when_it_is_gone(folder: Path) -> None:
+    with listening(folder, estop_link="required", estop_link_s=0.5) as robot:
+        robot.others.append(lambda: robot.navigate(0.6))
+        robot.run(0.4)
+        assert robot.vx_mps == 0.0
+        assert robot.governed[-1].reasons == ("no e-stop link",)
+        with Remote(robot.address, pair(folder, "gate")) as gate:
+            robot.others += [gate.poll, every(0.1, gate.hold)]
+            assert robot.run(5.0, lambda: robot.vx_mps == 0.6)
+            robot.run(0.7)
+            assert robot.vx_mps == 0.6
+            del robot.others[1:]
+        gone = now_ns()
+        assert robot.run(3.0, lambda: robot.vx_mps == 0.0)
+        driven = max(m.stamp_ns for m in robot.governed if m.vx_mps)
+        assert 0.35 < (driven - gone) * 1e-9 < 0.5 + 0.1
+        assert robot.governed[-1].estop == "e-stop link lost"
+        with Remote(robot.address, pair(folder, "gate")) as gate:
+            robot.others += [gate.poll, every(0.1, gate.hold)]
+            robot.run(0.5)
+            assert robot.vx_mps == 0.0  # it is back, and still somebody has to say that all is well
+            assert while_running(robot, gate.rearm) is None
+            assert robot.run(2.0, lambda: robot.vx_mps == 0.6)
             robot.others.clear()
-        assert robot.run(2.0, lambda: robot.governed[-1].estop == "local operator: by hand")
 
 
-@pytest.mark.parametrize(
-    ("listen", "words"),
-    [
-        ("tcp://127.0.0.1:1", "the robot's pair robot.key, got none; make a key with 'robonav keys new"),
-        ("udp://1.2.3.4:5", "expected tcp://ADDRESS:PORT or ipc://PATH"),
-    ],
-)
-def test_an_endpoint_that_cannot_listen_is_one_line(listen: str, words: str, tmp_path: Path) -> None:
-    with transport.Link() as link, pytest.raises(LinkError, match=words):
-        endpoint.Endpoint(link, OperatorConfig(listen=listen, keys=str(tmp_path)), 1)
+def every(seconds: float, work: Callable[[], object]) -> Callable[[], None]:
+    """Called at each turn, works each so many seconds."""
+    due = [0.0]
+
+    def turn() -> None:
+        if time.monotonic() >= due[0]:
+            due[0] = time.monotonic() + seconds
+            work()
+
+    return turn
 
 
-def test_an_address_that_others_reach_takes_keys() -> None:
-    with transport.Link() as link:
-        for opens in (link.publish_latest, link.receive_records, link.serve_operators, link.connect_operator):
-            with pytest.raises(LinkError, match="others can reach, without keys"):
-                opens("tcp://0.0.0.0:5600")
+def test_the_command_that_holds_it_says_what_becomes_of_it(
+    robot: rig.Rig, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    eye = ["--connect", robot.address, "--key", str(folder / "eye.key"), "--timeout-s", "2"]
+    assert while_running(robot, lambda: main(["estop", "hold", *eye])) == 2
+    assert "refused: role" in capsys.readouterr().err
+    held: list[float] = []
+
+    def let_go(remote: Remote) -> bool:
+        held.append(time.monotonic())
+        if len(held) == 4:
+            raise KeyboardInterrupt
+        return Remote.press(remote, "a dog") is None if len(held) == 2 else hold(remote)
+
+    hold = Remote.hold
+    monkeypatch.setattr(Remote, "hold", let_go)
+    gate = ["--connect", robot.address, "--key", str(folder / "gate.key")]
+    assert while_running(robot, lambda: main(["estop", "hold", *gate])) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("holding the e-stop link of a1 as gate")
+    assert lines[1:] == ["e-stop    gate: a dog", "let go: a robot that needs the link stops"]
+    assert held[1] - held[0] >= 0.19
 
 
-def test_without_an_authenticator_nobody_gets_in(folder: Path) -> None:
-    """The domain is enforced: a socket whose handler is missing refuses everybody, where libzmq's default lets in."""
-    address = f"tcp://127.0.0.1:{rig.free_port()}"
-    alice = pair(folder, "alice")
-    with transport.Link() as robot, transport.Link() as client:
-        server = robot.serve_operators(address, keys.robot_pair(folder).secret)
-        dealer = client.connect_operator(address, alice.public, alice.secret, alice.robot)
-        for _ in range(50):
-            transport.try_send(dealer, b"hello")
-            time.sleep(0.01)
-        with pytest.raises(zmq.Again):
-            server.recv_multipart(zmq.DONTWAIT)
-
-
-def test_a_bucket_fills_with_time_and_holds_a_second() -> None:
-    bound, second = RateBound(10.0), 1_000_000_000
-    assert [bound.take(0) for _ in range(11)] == [True] * 10 + [False]
-    assert [bound.take(second // 5) for _ in range(3)] == [True, True, False]
-    assert [bound.take(100 * second) for _ in range(11)] == [True] * 10 + [False]
-    assert not bound.take(50 * second)  # a clock that steps back fills nothing
-
-
-def test_a_whole_run_is_stopped_over_the_link_and_its_log_says_by_whom(tiny_bundle: Path, tmp_path: Path) -> None:
-    address, pressed = f"ipc://{tmp_path}/robot.sock", []
-
-    def press(status: wire.StatusMsg) -> None:
-        if not pressed and status.speed_mps > 0.5:
-            pressed.append(now_ns())
-            with Remote(address) as remote:
-                remote.press("drill")
-
-    config = DeployConfig(time_limit_s=3.0, operator=OperatorConfig(listen=address))
-    goal = {"goal_m": [4.0, 0.5]}
-    report = run(
-        tiny_bundle,
-        "deploy.drivers:PointDriver",
-        tmp_path / "a.mcap",
-        driver_kwargs=goal,
-        config=config,
-        on_status=press,
-    )
-    assert report.outcome == "timeout"
-    assert report.stopped
-    assert report.reasons["e-stop"] > 0
-    assert report.reasons["refused: e-stop"] > 0
-    log = read_log(report.log)
-    assert "e-stop pressed by local operator: drill" in [e.text for e in log.of(wire.EventMsg)]
-    latched = [m for m in log.of(wire.GovernedMsg) if m.estop]
-    assert {m.vx_mps for m in latched if m.stamp_ns - latched[0].stamp_ns > 120_000_000} == {0.0}
-    assert latched[-1].stamp_ns - latched[0].stamp_ns > 1_000_000_000
-
-
-def test_the_flag_of_the_command_line_wins_over_the_config(tmp_path: Path) -> None:
-    path = tmp_path / "listening.toml"
-    path.write_text('[operator]\nlisten = "ipc:///tmp/one"\nrate_hz = 7.0\n')
-    config = run_command._config(run_command.RunArgs(config=str(path)), False)
-    assert (config.operator.listen, config.operator.rate_hz) == ("ipc:///tmp/one", 7.0)
-    config = run_command._config(run_command.RunArgs(config=str(path), listen="tcp://127.0.0.1:5600"), False)
-    assert (config.operator.listen, config.operator.rate_hz) == ("tcp://127.0.0.1:5600", 7.0)
-    assert run_command._config(run_command.RunArgs(), False).operator.listen == ""
+def test_a_link_that_is_required_needs_an_address() -> None:
+    assert _link_s(OperatorConfig()) == 0.0
+    assert _link_s(OperatorConfig(listen="ipc:///x", estop_link="required", estop_link_s=2.0)) == 2.0
+    with pytest.raises(LinkError, match="estop_link = required: expected an address to listen on, got none"):
+        _link_s(OperatorConfig(estop_link="required"))
+    with pytest.raises(ConfigError, match="estop_link: expected optional or required, got 'yes'"):
+        OperatorConfig(estop_link="yes")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="estop_link_s"):
+        OperatorConfig(estop_link_s=0.0)

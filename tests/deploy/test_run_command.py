@@ -107,3 +107,31 @@ def test_the_examples_name_the_bundle_that_is_shipped(command: object, capsys: p
     assert "examples:" in shown
     assert "pretrained/quick" in shown
     assert "rooms" not in shown.split("examples:")[1]
+
+
+def test_a_driver_gets_its_own_options(shipped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: dict[str, object] = {}
+
+    def caught(_: object, factory: str, *__: object, driver_kwargs: dict[str, object], **___: object) -> None:
+        made.update(driver_kwargs, factory=factory)
+        raise RobonavError("caught")
+
+    monkeypatch.setattr("deploy.supervisor.run", caught)
+    with pytest.raises(RobonavError, match="caught"):
+        run.main(["--driver", "go2", "--robot", "go2", "--driver-options", "goal_m=[3,0]", "interface=eth0"])
+    want = {"factory": "deploy.drivers.go2:Go2Driver", "robot": "go2", "goal_m": [3, 0], "interface": "eth0"}
+    assert made == want
+    made.clear()
+    with pytest.raises(RobonavError, match="caught"):
+        run.main(["--scene", "empty", "--fidelity", "legged", "--driver-options", "depth=true"])
+    assert (made["fidelity"], made["depth"], made["scene"]) == ("legged", True, "empty")
+    with pytest.raises(RobonavError, match="KEY=VALUE"):
+        run.main(["--driver", "point", "--driver-options", "nothing"])
+    with pytest.raises(RobonavError, match="did you mean 'null'"):
+        run.main(["--driver", "nul"])
+
+
+def test_legs_are_given_time_to_be_compiled() -> None:
+    args = run.RunArgs(fidelity="legged", timeout_s=5.0)
+    assert run._config(args, True).supervisor.start_timeout_s == run.LEGGED_START_S
+    assert run._config(run.RunArgs(timeout_s=5.0), True).supervisor.start_timeout_s < run.LEGGED_START_S

@@ -71,8 +71,9 @@ def send(role: str, number: signal.Signals) -> Once:
     return Once(lambda: os.kill(workers(os.getpid())[role], number))
 
 
-def run_far(bundle: Path, log: Path, once: Once | None, **options: object) -> tuple[RunReport, Log]:
-    config = DeployConfig(time_limit_s=20.0, supervisor=SupervisorConfig(stop_timeout_s=1.5))
+def run_far(bundle: Path, log: Path, once: Once | None, restarts: int = 0, **options: object) -> tuple[RunReport, Log]:
+    supervisor = SupervisorConfig(stop_timeout_s=1.5, restart_burst=restarts)
+    config = DeployConfig(time_limit_s=60.0 if restarts else 20.0, supervisor=supervisor)
     report = run(bundle, POINT, log, driver_kwargs={**FAR, **options}, config=config, on_status=once)
     if once is not None:
         assert once.done_speed_mps is not None
@@ -106,14 +107,10 @@ def test_a_killed_navigator_ends_with_a_stopped_robot(tiny_bundle: Path, tmp_pat
     report, log = run_far(tiny_bundle, tmp_path / "a.mcap", send("navigator", signal.SIGKILL))
     assert report.outcome == "navigator lost"
     assert "SIGKILL" in report.detail
+    assert report.losses == ("navigator: killed by SIGKILL",)
+    assert report.restarts == {}
     assert report.stopped
     assert any("navigator lost" in e.text for e in log.of(wire.EventMsg))
-
-
-def test_a_killed_governor_ends_with_a_stopped_robot(tiny_bundle: Path, tmp_path: Path) -> None:
-    report, _ = run_far(tiny_bundle, tmp_path / "a.mcap", send("governor", signal.SIGKILL))
-    assert report.outcome == "governor lost"
-    assert report.stopped
 
 
 def test_a_killed_driver_is_in_the_log_and_everything_ends(tiny_bundle: Path, tmp_path: Path) -> None:
@@ -188,7 +185,8 @@ def run_past_a_hung_recorder(bundle: Path, log: Path, then: Callable[[int], None
             then(recorder[0])
             os.kill(recorder[0], signal.SIGCONT)
 
-    report = run(bundle, POINT, log, driver_kwargs=FAR, on_status=watch)
+    config = DeployConfig(supervisor=SupervisorConfig(restart_burst=0))
+    report = run(bundle, POINT, log, driver_kwargs=FAR, config=config, on_status=watch)
     assert recorder
     assert not stopped_s
     assert report.outcome == "success"

@@ -1,4 +1,4 @@
-"""Controls of the general preset: another memory, as many parameters, and nothing else."""
+"""Presets beside general: controls of as many parameters with another memory, and a smaller one without a map."""
 
 from __future__ import annotations
 
@@ -35,8 +35,17 @@ def test_a_control_differs_in_its_memory_alone_and_is_as_large(name: str) -> Non
     assert parameters(control) == pytest.approx(parameters(general), rel=0.03)
 
 
-@pytest.mark.parametrize(("name", "layer"), CONTROLS.items())
-def test_a_control_trains(name: str, layer: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_lidar_preset_reads_no_map_and_has_less_than_half_the_parameters() -> None:
+    general, lidar = preset("general"), preset("lidar")
+    spec = load_robot(lidar.robot)
+    read, all_read = (set(c.agent.model.encoder.input_names(spec)) for c in (lidar, general))
+    assert all_read - read == {"local_map"}
+    assert parameters(lidar) < 0.5 * parameters(general)
+    assert lidar.collect == general.collect
+
+
+@pytest.mark.parametrize(("name", "layer"), [*CONTROLS.items(), ("lidar", "Mamba3")])
+def test_a_preset_trains(name: str, layer: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     small = {
         **{"updates": 2, "updates-per-iteration": 1, "checkpoint-every": 2, "behavior-start": 1, "replay-steps": 2000},
         **{"batch": 2, "length": 8, "max-minutes": 0, "kickstart.streams": 0, "agent.behavior.horizon": 3},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,10 +15,10 @@ from tiny import tiny_config
 from robonav.errors import CheckpointError, RobonavError, ShapeError
 from robonav.learning.checkpoint import WEIGHTS_FILE, load_agent
 from robonav.learning.collector import InProcessPool
-from robonav.learning.offline import fill, joined, offline_config, train_offline
+from robonav.learning.offline import fill, joined, offline_config, replay_folder, train_offline, train_on_replay
 from robonav.learning.replay import Replay
 from robonav.learning.streams import Arrays
-from robonav.learning.trainer import Trainer, worker_configs
+from robonav.learning.trainer import Trainer, train, worker_configs
 
 
 @pytest.fixture(scope="module")
@@ -118,3 +119,42 @@ def test_minari_mistakes_are_one_line(episodes: list[Arrays], tmp_path: Path) ->
     data.write_bytes(data.read_bytes()[:200])
     with pytest.raises(RobonavError, match="a whole Minari dataset"):
         import_minari(folder)
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that keeps its replay on disk."""
+    folder = tmp_path_factory.mktemp("kept")
+    train(replace(tiny_config(workers=0), replay_on_disk=True), SPEC, CountingFactory(), folder)
+    return folder
+
+
+def test_what_another_run_keeps_is_learnt_from_and_not_touched(kept: Path, tmp_path: Path) -> None:
+    source = replay_folder(kept)
+    assert source == kept / "replay"
+    assert replay_folder(tmp_path) is None
+    before = {path.name: path.read_bytes() for path in source.iterdir()}
+    whole = train_on_replay(tiny_config(updates=8), SPEC, source, tmp_path / "whole")
+    train_on_replay(tiny_config(updates=4), SPEC, source, tmp_path / "parts")
+    parts = train_on_replay(tiny_config(updates=8), SPEC, source, tmp_path / "parts", resume=True)
+    theirs = parts.agent.state_dict()
+    assert all(torch.equal(value, theirs[name]) for name, value in whole.agent.state_dict().items())
+    assert {path.name: path.read_bytes() for path in source.iterdir()} == before
+    steps = whole.replay.sample(np.random.default_rng(0), 64, 9)
+    count, first = steps["goal_base_m"][..., 1], steps["first"] > 0
+    np.testing.assert_array_equal(count[:, 1:], np.where(first[:, 1:], 0, count[:, :-1] + 1))
+    with pytest.raises(ValueError, match="read-only"):
+        whole.replay.add(
+            {n: np.zeros((whole.replay.streams, 1, *s), np.float32) for n, s in whole.replay.shapes.items()}
+        )
+
+
+def test_a_replay_that_is_not_there_or_of_other_sensors_is_one_line(kept: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"replay\.json: expected the layout of a replay on disk, got none"):
+        train_on_replay(tiny_config(), SPEC, tmp_path, tmp_path / "run")
+    other = replace(SPEC, lidar=replace(SPEC.lidar, beams=64))
+    with pytest.raises(CheckpointError, match=r"array scan_m: expected .*64"):
+        train_on_replay(tiny_config(), other, kept / "replay", tmp_path / "run")
+    with pytest.raises(ShapeError, match="steps of a stream: expected at least 4000"):
+        train_on_replay(replace(tiny_config(), length=4000), SPEC, kept / "replay", tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -34,7 +34,7 @@ def prices(env: AnalyticVectorEnv, b: int, commands: NDArray[np.floating], confi
     assert tracker is not None
     actions = spec.velocity_to_action(commands).astype(np.float32)
     plans = np.repeat(actions[:, None], config.horizon, axis=1)
-    around = surroundings_of(observation, env.arrays()["flow_mps"][b], spec)
+    around = surroundings_of(observation, env.readings()["flow_mps"][b], spec)
     swept = sweep(plans, observation, around, spec, config.sweep)
     length_m = spec.vx_max_mps * (config.horizon * spec.dt_s + config.sweep.tail_s) + 1.0
     route = route_ahead(tracker.route(b), float(tracker.routes.progress_m[b]), observation, length_m)
@@ -57,7 +57,7 @@ def test_the_chosen_command_is_the_planners_cheapest(robot: str, config: MPPICon
                 price = prices(env, b, np.concatenate([reachable, commands[b : b + 1]]), config)
                 assert price[-1] <= price[:-1].min() + 2e-3
                 checked += 1
-                moved += bool(env.arrays()["flow_mps"][b].any())
+                moved += bool(env.readings()["flow_mps"][b].any())
         env.step(env.robot.velocity_to_action(commands).astype(np.float32))
     assert checked > 80 and moved > 10
 
@@ -66,7 +66,7 @@ def test_without_a_scan_or_a_route_there_is_no_command() -> None:
     env = AnalyticVectorEnv(3, scene="rooms", robot="a1")
     env.reset(seed=0)
     assert env.tracker is not None
-    env.arrays()["present"][1, 0] = 0.0
+    env.readings()["present"][1, 0] = 0.0
     env.tracker.routes.counts[2] = 0
     commands, there = env.window_commands()
     assert there.tolist() == [True, False, False]
@@ -80,7 +80,7 @@ def test_worlds_do_not_depend_on_each_other() -> None:
     env.reset(seed=5)
     for _ in range(12):
         env.step(rng.uniform(-0.2, 1.0, (5, 3)).astype(np.float32))
-    spec, tracker, seen = env.robot, env.tracker, env.arrays()
+    spec, tracker, seen = env.robot, env.tracker, env.readings()
     assert tracker is not None
     together, there = env.window_commands()
     assert there.all()

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from robonav.config import config_dir, load_robot
+from robonav.config import config_dir, load_robot, load_toml
 from robonav.errors import SceneError
 from robonav.types import RobotSpec
 from sim.bullet import import_pybullet
@@ -17,7 +17,8 @@ from sim.leg_kinematics import LegGeometry, foot_torques, leg_geometries
 from sim.robot import load_standing
 
 SHIPPED = ("a1", "aliengo", "laikago", "mini_cheetah", "spirit40", "vision60")
-ROBOTS = sorted(path.stem for path in (config_dir() / "robots").glob("*.toml"))
+BODIES = [path for path in (config_dir() / "robots").glob("*.toml") if "extends" not in load_toml(path)]
+ROBOTS = sorted(path.stem for path in BODIES)
 share = st.floats(0.0, 1.0)
 
 
@@ -91,7 +92,7 @@ def test_the_inverse_leads_back_to_a_foot_in_reach(name: str, which: int, shares
     leg = legs_of(name)[which]
     l1, l2 = leg.lengths_m
     # A place below the hip, within the leg's length, that the joint limits of every robot here allow.
-    down = (0.55 + 0.35 * shares[0]) * (l1 + l2)
+    down = (0.55 + 0.3 * shares[0]) * (l1 + l2)
     forward, outward = (0.3 * (shares[1] - 0.5)) * (l1 + l2), 0.1 * (shares[2] - 0.5) * (l1 + l2)
     foot = (
         leg.hip_m[0] + leg.thigh_m[0] + forward,

@@ -13,10 +13,13 @@ import sim
 from robonav.config import load_robot
 from robonav.errors import RobonavError, SceneError
 from robonav.types import Scene
-from sim.generators.rooms import RoomsConfig, RoomsSource
+from sim.generators.base import GeneratedSource
+from sim.generators.registry import generator_of
+from sim.generators.rooms import RoomsConfig
 from sim.geodesic import GeodesicField, ObstacleGrid, check_task, obstacle_distance_m
 
 SPEC = load_robot("a1")
+ROOMS = generator_of("rooms", "tests")
 
 
 def same(a: Scene, b: Scene) -> bool:
@@ -60,15 +63,15 @@ def test_every_room_has_a_way_for_the_turning_robot() -> None:
 
 def test_crowded_rooms_have_ways_too() -> None:
     config = RoomsConfig(boxes=(8, 10), cylinders=(8, 10))
-    source = RoomsSource("crowded", config, SPEC)
+    source = GeneratedSource("crowded", ROOMS, config, SPEC)
     for seed in range(30):
         assert joined(source.scene(seed), SPEC.radius_m), seed
 
 
 def test_a_room_without_space_is_refused() -> None:
     config = RoomsConfig(boxes=(60, 60), box_side_m=(2.0, 2.0), attempts=5)
-    with pytest.raises(SceneError, match="no room with a way"):
-        RoomsSource("full", config, SPEC).scene(0)
+    with pytest.raises(SceneError, match="no way for robot 'a1' in 5 draws"):
+        GeneratedSource("full", ROOMS, config, SPEC).scene(0)
 
 
 def test_empty_has_no_obstacles() -> None:

@@ -237,3 +237,27 @@ def test_the_driver_waits_for_no_compiler() -> None:
         "sys.exit('numba' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_robot_on_legs_that_falls_has_collided_and_stays(robot) -> None:
+    driver = robot(fidelity="legged")
+    assert driver.fidelity == "legged"
+    forward(driver, 1.0, 0.5)
+    driver.tick(1.0)
+    assert driver.velocity[0] > 0.2
+    assert not driver.collided
+    driver._world.push(0.0, 0.0, roll_rate_radps=30.0)
+    driver.tick(1.0)
+    assert driver.collided
+    place = driver.read().pose_odom_base
+    forward(driver, 1.0, 0.5)
+    driver.tick(1.0)
+    assert np.array_equal(driver.read().pose_odom_base, place)
+
+
+def test_legs_are_randomised_in_the_legged_world_alone(robot) -> None:
+    legged, kinematic = (robot(fidelity=f, randomisation="sim2real").randomisation for f in ("legged", "kinematic"))
+    assert {"friction", "added_mass_kg"} <= set(legged)
+    assert not {"friction", "added_mass_kg"} & set(kinematic)
+    with pytest.raises(RobonavError, match="fidelity: expected 'kinematic'"):
+        make_driver("a1", "empty", 0, fidelity="legs")

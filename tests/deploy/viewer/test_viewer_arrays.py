@@ -15,11 +15,12 @@ from hypothesis.extra import numpy as arrays_of
 
 from deploy import wire
 from deploy.log_reader import Entry, read_log
+from deploy.points import clearance_m
 from deploy.viewer.beliefs import LEVELS, OwnTracker, route_length_m
 from deploy.viewer.build import view
 from deploy.viewer.content import block_of
 from deploy.viewer.episode import episode_of, logged_rollouts, observations_of
-from deploy.viewer.events import clearance_m, events_of, marks_of
+from deploy.viewer.events import events_of, marks_of
 from deploy.viewer.extras import discounted
 from deploy.viewer.imagined import paths_of
 from deploy.viewer.pack import DTYPES, pack, unpack, whole

@@ -7,11 +7,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deploy.drivers.limits import permitted
 from deploy.timing import Clock, now_ns
 from robonav.config import load_robot
-from robonav.errors import RobonavError
+from robonav.errors import LinkError, RobonavError
 from robonav.geometry import wrap_angle
 from robonav.types import LidarSpec, Observation, RobotSpec, VelocityCommand
+
+STEP_NS = 20_000_000
+CATCH_UP_MAX_NS = 2_000_000_000  # a process that was suspended for longer finds the robot where it left it
 
 
 class PointDriver:
@@ -44,19 +48,30 @@ class PointDriver:
         self._pose = np.zeros(3)
         self._twist = np.zeros(3)
         self._target = np.zeros(3)
-        self._applied = np.zeros(3)
         self._valid_until_ns = 0
         self._started_ns = self._moved_ns = clock()
+        self._connected = self._armed = False
 
     def connect(self) -> None:
-        """Nothing to open."""
+        """Puts the robot at rest where it is; again while connected, it does nothing."""
+        if not self._connected:
+            self._moved_ns = self._clock()
+        self._connected = True
 
     def arm(self) -> None:
-        """Time begins."""
+        """Time begins; commands before this have no effect."""
+        self._check_connected()
         self._started_ns = self._moved_ns = self._clock()
+        self._armed = True
 
     def read(self) -> Observation:
-        """Moves the robot to now and observes it."""
+        """Moves the robot to now and observes it.
+
+        Raises:
+            LinkError: not connected.
+            RobonavError: `fail_after_s` are over.
+        """
+        self._check_connected()
         now = self._clock()
         if self._fail_after_s and (now - self._started_ns) * 1e-9 > self._fail_after_s:
             raise RobonavError("point robot: the sensor failed, as it was told to")
@@ -66,35 +81,48 @@ class PointDriver:
             pose_odom_base=self._pose.astype(np.float32),
             twist_base=self._twist.astype(np.float32),
             tilt_rad=np.zeros(2, np.float32),
-            goal_odom_m=self._goal,
-            last_command=self._applied.astype(np.float32),
+            goal_odom_m=self._goal.copy(),
+            last_command=(self._target if now < self._valid_until_ns else np.zeros(3)).astype(np.float32),
             scan_m=room_scan(self._pose, self._room_m, self.spec.lidar),
         )
 
     def command(self, command: VelocityCommand) -> VelocityCommand:
-        """Takes a velocity, within the robot's limits."""
-        self._move(self._clock())
-        applied = self.spec.action_to_velocity(self.spec.velocity_to_action(command.velocity)) * self._scale
-        self._target, self._applied, self._valid_until_ns = applied, applied, command.valid_until_ns
+        """Takes a velocity within the robot's limits and returns it; standstill if unarmed, late or not finite.
+
+        Raises:
+            LinkError: not connected.
+        """
+        self._check_connected()
+        now = self._clock()
+        self._move(now)
+        applied = permitted(self.spec, command, now, self._armed) * self._scale
+        self._target, self._valid_until_ns = applied, command.valid_until_ns
         return VelocityCommand.of(applied, command.valid_until_ns)
 
     def stop(self, level: str = "soft") -> None:
         """Ramps to standstill by the lag, or stands at once."""
-        self._target, self._applied = np.zeros(3), np.zeros(3)
+        self._move(self._clock())
+        self._target = np.zeros(3)
         if level == "hard":
             self._twist = np.zeros(3)
 
     def disconnect(self) -> None:
-        """Stops."""
+        """Stops; safe to call again."""
         self.stop("hard")
+        self._connected = self._armed = False
+
+    def _check_connected(self) -> None:
+        if not self._connected:
+            raise LinkError("point robot: not connected; call connect() first")
 
     def _move(self, now: int) -> None:
-        remaining_s = max(0.0, (now - self._moved_ns) * 1e-9)
-        self._moved_ns = now
-        target = self._target if now <= self._valid_until_ns else np.zeros(3)
-        while remaining_s > 1e-9:
-            step_s = min(remaining_s, 0.02)
-            remaining_s -= step_s
+        if now - self._moved_ns > CATCH_UP_MAX_NS:
+            self._moved_ns = now - CATCH_UP_MAX_NS
+        while self._moved_ns < now:
+            target = self._target if self._moved_ns < self._valid_until_ns else np.zeros(3)
+            step_ns = min(now - self._moved_ns, STEP_NS)
+            self._moved_ns += step_ns
+            step_s = step_ns * 1e-9
             self._twist += (target - self._twist) * (1 - np.exp(-step_s / self.spec.lag_s))
             c, s = np.cos(self._pose[2]), np.sin(self._pose[2])
             vx, vy, yaw_rate = self._twist
