@@ -114,7 +114,8 @@ class _DriverLoop:
         if wanted and not self.held:
             self.driver.stop("soft")
             self.valid_until_ns = None
-            self.station.event("held", "soft stop; commands are refused until the supervisor says run")
+            kind = "silent" if self.station.silent else "held"
+            self.station.event(kind, "soft stop; commands are refused until the supervisor says run")
         self.held = wanted
 
     def tick(self) -> Observation:

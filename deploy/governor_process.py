@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from deploy import transport, wire
 from deploy.authority import NAVIGATOR, Request
@@ -17,7 +18,7 @@ from deploy.config import GovernorConfig, GovernorLimits, OperatorConfig
 from deploy.endpoint import MALFORMED, Endpoint, RobotState
 from deploy.governor import NO_COMMAND, Governed, GovernorInputs, GovernorState, Seen, govern, observed, stands
 from deploy.latch import Latch
-from deploy.points import obstacle_points
+from deploy.points import points_of
 from deploy.sensors import BAD_OBSERVATION, pictures_of, unbelievable
 from deploy.station import Station
 from deploy.timing import LINK, Deadlines, now_ns
@@ -225,13 +226,12 @@ def see(
             refused.append(BAD_OBSERVATION)
             continue
         why = unbelievable(observation, robot)
-        points = obstacle_points(observation, robot, config)
+        points = points_of(observation, robot, config)
         if why:
             refused.append(why)
-        elif points is not None:
-            o = observation
-            pictures = pictures_of(o, robot)
-            seen = observed(points, o.twist_base, o.tilt_rad, now_ns(), o.stamp_ns, pictures)
+        elif points:
+            o, hits = observation, np.concatenate(list(points.values()))
+            seen = observed(hits, o.twist_base, o.tilt_rad, now_ns(), o.stamp_ns, pictures_of(points, robot))
     return seen, tuple(refused)
 
 

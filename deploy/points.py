@@ -76,13 +76,13 @@ def _rotation(roll: float, pitch: float, yaw: float) -> NDArray[np.float64]:
     return np.asarray(about_z @ about_y @ about_x, dtype=np.float64)
 
 
-def obstacle_points(observation: Observation, robot: RobotSpec, config: GovernorConfig) -> NDArray[np.float64] | None:
-    """(n, 2) points of lidar and depth camera in the base frame; None for an observation with neither."""
-    found = []
+def points_of(observation: Observation, robot: RobotSpec, config: GovernorConfig) -> dict[str, NDArray[np.float64]]:
+    """(n, 2) points of each sensor that an observation has, "scan" and "depth", in the base frame."""
+    found = {}
     if observation.scan_m is not None:
-        found.append(scan_points(observation.scan_m, robot.lidar))
+        found["scan"] = scan_points(observation.scan_m, robot.lidar)
     if observation.depth_m is not None:
         origin_m = robot.legs.stance_height_m if robot.legs is not None else 0.75 * robot.height_m
         heights_m = (config.floor_clearance_m - origin_m, robot.height_m - origin_m)
-        found.append(depth_points(observation.depth_m, robot.depth, observation.tilt_rad, heights_m))
-    return np.concatenate(found) if found else None
+        found["depth"] = depth_points(observation.depth_m, robot.depth, observation.tilt_rad, heights_m)
+    return found

@@ -21,7 +21,7 @@ from deploy.config import DeployConfig, GovernorConfig, GovernorLimits
 from deploy.governor import GovernorInputs, GovernorState, Seen, govern, observed
 from deploy.log_reader import Log
 from deploy.log_run import robot_of
-from deploy.points import obstacle_points
+from deploy.points import points_of
 from deploy.sensors import pictures_of, unbelievable
 from robonav.config import from_mapping
 from robonav.errors import LogError, RobonavError, explain
@@ -127,12 +127,12 @@ def _governed(log: Log, spec: RobotSpec, config: GovernorConfig, commands: Mappi
 
 
 def _seen(message: wire.ObservationMsg, spec: RobotSpec, config: GovernorConfig) -> Seen | None:
-    observation = wire.unpack_observation(message)
-    points = obstacle_points(observation, spec, config)
-    if points is None or unbelievable(observation, spec):
+    o, stamp_ns = wire.unpack_observation(message), message.stamp_ns
+    points = points_of(o, spec, config)
+    if not points or unbelievable(o, spec):
         return None
-    o, stamp_ns = observation, message.stamp_ns
-    return observed(points, o.twist_base, o.tilt_rad, stamp_ns, stamp_ns, pictures_of(o, spec))
+    hits = np.concatenate(list(points.values()))
+    return observed(hits, o.twist_base, o.tilt_rad, stamp_ns, stamp_ns, pictures_of(points, spec))
 
 
 def _command(message: wire.DecisionMsg, commands: Mapping[int, NDArray[Any]]) -> wire.CommandMsg:

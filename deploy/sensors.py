@@ -1,8 +1,8 @@
 """Whether lidar and depth camera can be believed: pictures that cannot be, and pictures that do not change. Pure.
 
 A driver gives each observation a new stamp, whatever the sensor behind it does. So a sensor that hangs shows in its
-picture alone: a body that moves cannot see the same twice, to the last bit. Only what was hit is compared: where
-nothing is in range, nothing changes. While the body stands a picture may stay; sensors without noise do that.
+picture alone: a body that moves cannot see the same twice, to the last bit. Only obstacles are compared: where nothing
+is in range, or a camera sees floor alone, nothing need change. While the body stands a picture may stay.
 """
 
 from __future__ import annotations
@@ -45,22 +45,17 @@ class Watch:
     moved: bool = False
 
 
-def picture_of(values: NDArray[Any], range_m: float) -> Picture:
-    """Of ranges or depths, in metres; 0 and the range's end are no hits."""
-    hit = (values > 0) & (values < range_m - 1e-3)
-    if not hit.any():
+def picture_of(points_base_m: NDArray[np.float64], most: int) -> Picture:
+    """Of the (n, 2) points that a sensor hit, of `most` that it can hit."""
+    if not len(points_base_m):
         return Picture("")
-    return Picture(hashlib.blake2b(values.tobytes(), digest_size=16).hexdigest(), float(hit.mean()))
+    return Picture(hashlib.blake2b(points_base_m.tobytes(), digest_size=16).hexdigest(), len(points_base_m) / most)
 
 
-def pictures_of(observation: Observation, robot: RobotSpec) -> dict[str, Picture]:
-    """Of the sensors that an observation has, by their names."""
-    found = {}
-    if observation.scan_m is not None:
-        found["scan"] = picture_of(observation.scan_m, robot.lidar.range_m)
-    if observation.depth_m is not None:
-        found["depth"] = picture_of(observation.depth_m, robot.depth.range_m)
-    return found
+def pictures_of(points: Mapping[str, NDArray[np.float64]], robot: RobotSpec) -> dict[str, Picture]:
+    """Of the sensors whose points are given, as `deploy.points.points_of` does."""
+    most = {"scan": robot.lidar.beams, "depth": robot.depth.width}
+    return {name: picture_of(found, most[name]) for name, found in points.items()}
 
 
 def unbelievable(observation: Observation, robot: RobotSpec) -> str:

@@ -64,6 +64,7 @@ class Station:
         self._status = self.open("status")
         self._record = None if role == RECORDER else self.open("record")
         self._said = "wait"
+        self.silent = False  # whether the supervisor's word is older than its life
         self._fences = dict(order.fences)
         self._terminated = False
         self._heard_ns = now_ns()
@@ -103,8 +104,8 @@ class Station:
             self._heard_ns, self._heard_once = now, True
         if self._terminated or self._alone(now):
             self._said = "stop"
-        old = now - self._heard_ns > self.order.config.supervisor.word_life_s * 1e9
-        return "hold" if old and self._said == "run" else self._said
+        self.silent = now - self._heard_ns > self.order.config.supervisor.word_life_s * 1e9
+        return "hold" if self.silent and self._said == "run" else self._said
 
     def fenced(self, role: str, session: int) -> bool:
         """Whether a role's message is of a process that was replaced since; it must not be heard."""

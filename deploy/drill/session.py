@@ -234,7 +234,7 @@ def clock_library() -> Path | None:
     """The library that shifts the wall clock, compiled once; None where there is no C compiler."""
     if not _LIBRARY:
         compiler = shutil.which("cc") or shutil.which("gcc")
-        path = Path(tempfile.gettempdir()) / f"robonav-drill-clock-{os.getuid()}-{os.getpid()}.so"
+        path = Path(tempfile.mkdtemp(prefix="robonav-drill-")) / "clock.so"
         built = (
             compiler is not None
             and not subprocess.run(
@@ -254,5 +254,5 @@ def quiet_files() -> Iterator[None]:
     finally:
         for path in _LIBRARY:
             if path is not None:
-                path.unlink(missing_ok=True)
+                shutil.rmtree(path.parent, ignore_errors=True)
         _LIBRARY.clear()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
+import signal
 import sys
 
 from deploy.config import DeployConfig
@@ -10,11 +12,13 @@ from deploy.supervisor import run
 from robonav.config import from_mapping
 from robonav.errors import RobonavError
 
+PR_SET_PDEATHSIG = 1
 DRIVER = "deploy.drill.robot:make_driver"
 
 
 def main() -> int:
     """Reads what to run from standard input as JSON, and prints the report as JSON."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)  # a drill that is killed takes its run with it
     order = json.loads(sys.stdin.read())
     config = from_mapping(DeployConfig, order["config"], "config")
     kwargs = {"folder": order["folder"], "robot": order["robot"]}

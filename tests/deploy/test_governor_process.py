@@ -14,7 +14,8 @@ from deploy import wire
 from deploy.config import GovernorConfig
 from deploy.governor import GovernorState, Seen
 from deploy.governor_process import see
-from deploy.points import obstacle_points
+from deploy.points import points_of
+from deploy.sensors import BAD_OBSERVATION, BAD_SCAN, BLIND_SCAN
 from deploy.timing import now_ns
 from robonav.types import Observation
 
@@ -83,17 +84,29 @@ def test_the_newest_of_several_is_kept() -> None:
 
 def test_a_robot_with_a_depth_camera_alone_sees_a_wall() -> None:
     depth = np.full((ROBOT.depth.height, ROBOT.depth.width), 0.5, np.float32)
-    points = obstacle_points(observation(scan_m=None, depth_m=depth, tilt_rad=np.zeros(2)), ROBOT, CONFIG)
-    assert points is not None
-    assert points.shape == (ROBOT.depth.width, 2)
-    np.testing.assert_allclose(points[:, 0], ROBOT.depth.mount_x_m + 0.5)
-    both = obstacle_points(observation(depth_m=depth), ROBOT, CONFIG)
+    points = points_of(observation(scan_m=None, depth_m=depth, tilt_rad=np.zeros(2)), ROBOT, CONFIG)
+    assert points.keys() == {"depth"}
+    assert points["depth"].shape == (ROBOT.depth.width, 2)
+    np.testing.assert_allclose(points["depth"][:, 0], ROBOT.depth.mount_x_m + 0.5)
+    both = seen(frame(depth_m=depth))
     assert both is not None
-    assert len(both) == ROBOT.depth.width + ROBOT.lidar.beams
-    assert obstacle_points(observation(scan_m=None), ROBOT, CONFIG) is None
+    assert len(both.points_base_m) == ROBOT.depth.width + ROBOT.lidar.beams
+    assert both.pictures.keys() == {"scan", "depth"}
+    assert points_of(observation(scan_m=None), ROBOT, CONFIG) == {}
     # Without legs in its file, three quarters of the robot's height.
     legless = replace(ROBOT, legs=None, height_m=0.44)
-    assert obstacle_points(observation(scan_m=None, depth_m=depth), legless, CONFIG) is not None
+    assert points_of(observation(scan_m=None, depth_m=depth), legless, CONFIG).keys() == {"depth"}
+
+
+def test_what_cannot_be_is_refused_by_name() -> None:
+    def refused(*frames: bytes) -> tuple[str, ...]:
+        return see(frames, ROBOT, CONFIG, STATE, None)[1]
+
+    assert refused(frame()) == ()
+    assert refused(b"garbage", frame(scan_m=np.full(ROBOT.lidar.beams, np.nan))) == (BAD_OBSERVATION,) * 2
+    assert refused(frame(scan_m=np.full(ROBOT.lidar.beams, -1.0))) == (BAD_SCAN,)
+    assert refused(frame(scan_m=np.zeros(ROBOT.lidar.beams))) == (BLIND_SCAN,)
+    assert refused(frame(episode=2), frame(scan_m=None)) == ()
 
 
 @pytest.fixture

@@ -12,11 +12,13 @@ from hypothesis import strategies as st
 
 from deploy.config import GovernorConfig
 from deploy.drivers import room_scan
+from deploy.points import points_of, scan_points
 from deploy.sensors import (
     BAD_SCAN,
     BLIND_DEPTH,
     BLIND_SCAN,
     ROUGH_SHARE,
+    Picture,
     Watch,
     frozen,
     picture_of,
@@ -104,32 +106,41 @@ def test_negative_ranges_and_blind_sensors_are_named() -> None:
     assert unbelievable(looking(beyond), ROBOT) == ""
 
 
+def picture(values: Any) -> Picture:
+    return picture_of(scan_points(np.asarray(values), ROBOT.lidar), BEAMS)
+
+
 def test_a_picture_knows_what_was_hit_and_its_last_bit() -> None:
-    one = picture_of(scan(), RANGE_M)
-    assert one == picture_of(scan(), RANGE_M)
-    assert one.digest != picture_of(np.nextafter(scan(), np.float32(0)), RANGE_M).digest
+    one = picture(scan())
+    assert one == picture(scan())
+    assert one.digest != picture(np.nextafter(scan(), np.float32(0))).digest
     assert one.hit_share == np.mean(scan() < RANGE_M - 1e-3)
-    nothing = picture_of(np.full(BEAMS, RANGE_M), RANGE_M)
+    nothing = picture(np.full(BEAMS, RANGE_M))
     assert (nothing.digest, nothing.hit_share) == ("", 0.0)
     half = np.full(BEAMS, RANGE_M)
     half[: BEAMS // 2] = 1.0
     half[0] = 0.0
-    assert picture_of(half, RANGE_M).hit_share == 0.5 - 1 / BEAMS
-    depth = np.full((4, 4), 1.0)
-    both = {"scan": picture_of(scan(), RANGE_M), "depth": picture_of(depth, ROBOT.depth.range_m)}
-    assert pictures_of(looking(scan(), depth), ROBOT) == both
+    assert picture(half).hit_share == 0.5 - 1 / BEAMS
+
+
+def test_each_sensor_has_its_picture_and_a_floor_is_none() -> None:
+    """A level body that drives over a bare floor sees the same of it, to the last bit, as long as it likes."""
+    config, depth = GovernorConfig(), np.full((ROBOT.depth.height, ROBOT.depth.width), 1.0, np.float32)
+    both = pictures_of(points_of(looking(scan(), depth), ROBOT, config), ROBOT)
+    assert both["scan"] == picture(scan())
     assert both["depth"].digest
-    assert picture_of(np.full(BEAMS, RANGE_M - 0.01), RANGE_M).hit_share == 1.0
-    assert pictures_of(looking(), ROBOT) == {}
-    near = np.full((4, 4), ROBOT.depth.range_m)
-    assert pictures_of(looking(None, near), ROBOT)["depth"].digest == ""
+    assert both["depth"].hit_share == 1.0
+    assert pictures_of(points_of(looking(), ROBOT, config), ROBOT) == {}
+    floor = depth.copy()
+    floor[: ROBOT.depth.height // 2 + 20] = ROBOT.depth.range_m  # what is left lies below the obstacles' heights
+    assert pictures_of(points_of(looking(None, floor), ROBOT, config), ROBOT)["depth"].digest == ""
 
 
 def watched(*pictures: tuple[Any, bool], step_ms: int = 100) -> dict[str, Watch]:
     """Watches after scans that came each 100 ms, from 0 on, and whether the body moved then."""
     found: dict[str, Watch] = {}
     for i, (values, moves) in enumerate(pictures):
-        found = watch(found, {"scan": picture_of(values, RANGE_M)}, i * step_ms * MS, moves)
+        found = watch(found, {"scan": picture(values)}, i * step_ms * MS, moves)
     return found
 
 
@@ -177,7 +188,7 @@ def test_where_nothing_is_in_range_nothing_can_change() -> None:
 def test_each_sensor_is_watched_by_itself() -> None:
     found: dict[str, Watch] = {}
     for i in range(8):
-        pictures = {"scan": picture_of(scan(0.01 * i), RANGE_M), "depth": picture_of(np.ones(9), RANGE_M)}
+        pictures = {"scan": picture(scan(0.01 * i)), "depth": picture_of(np.ones((9, 2)), 9)}
         found = watch(found, pictures, i * 100 * MS, True)
     assert is_frozen(found, 700)
     assert not is_frozen({"scan": found["scan"]}, 700)
@@ -186,10 +197,10 @@ def test_each_sensor_is_watched_by_itself() -> None:
 
 
 def test_all_hits_gone_at_once_is_blindness_and_a_slow_end_of_a_room_is_not() -> None:
-    nothing = {"scan": picture_of(np.full(BEAMS, RANGE_M), RANGE_M)}
+    nothing = {"scan": picture(np.full(BEAMS, RANGE_M))}
     room = watched((scan(), True))
     assert went_blind(room, nothing)
-    assert not went_blind(room, {"scan": picture_of(scan(), RANGE_M)})
+    assert not went_blind(room, {"scan": picture(scan())})
     assert not went_blind({}, nothing)
     assert not went_blind(room, {})
     last = room["scan"]
