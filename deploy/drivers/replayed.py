@@ -34,7 +34,12 @@ class ReplayedLogDriver:
     open_loop = True
 
     def __init__(
-        self, path: str | Path = "", robot: str | None = None, speed: float = 1.0, episode: int = 0, clock: Clock = now_ns
+        self,
+        path: str | Path = "",
+        robot: str | None = None,
+        speed: float = 1.0,
+        episode: int = 0,
+        clock: Clock = now_ns,
     ) -> None:
         """Prepares to read.
 
