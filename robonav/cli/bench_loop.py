@@ -124,8 +124,10 @@ def bundle_at(folder: Path, rate_hz: float, target: Path) -> Path:
         BundleError: it is damaged.
         MissingDependencyError: another rate, and onnx is not installed.
     """
-    from deploy.bundle import load_parity, write_bundle
-    from policies.bundle import CARD, GRAPH, load_bundle
+    from deploy.bundle import PlannerParts, write_bundle
+    from deploy.plans import read_plans
+    from deploy.recording import load_parity
+    from policies.bundle import CARD, GRAPH, PLANS, load_bundle
 
     bundle = load_bundle(folder)
     contract = bundle.contract
@@ -134,6 +136,7 @@ def bundle_at(folder: Path, rate_hz: float, target: Path) -> Path:
     contract = dataclasses.replace(
         contract, rate_hz=rate_hz, robot=dataclasses.replace(contract.robot, rate_hz=rate_hz)
     )
+    model = bundle.planner_model
     copy = write_bundle(
         target / bundle.contract.name,
         (folder / GRAPH).read_bytes(),
@@ -141,6 +144,7 @@ def bundle_at(folder: Path, rate_hz: float, target: Path) -> Path:
         load_parity(bundle),
         (folder / CARD).read_text(),
         dreams=bundle.dreams_model,
+        planner=None if model is None else PlannerParts(model, read_plans(folder / PLANS)),
     )
     return copy.folder
 
