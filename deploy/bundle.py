@@ -10,15 +10,20 @@ import hashlib
 import os
 import shutil
 import tempfile
-from dataclasses import asdict, dataclass
-from io import BytesIO
 from pathlib import Path
-from typing import Any
-from zipfile import BadZipFile
+from typing import Any, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
+from deploy.plans import PlansRecording, check_plans, plans_difference
+from deploy.recording import (
+    PARITY_TICKS,
+    PARITY_TOLERANCE,
+    TOLERANCES,
+    ParityRecording,
+    check_parity_layout,
+    load_parity,
+    parity_bytes,
+    parity_difference,
+)
 from policies import registry
 from policies.bundle import (
     CARD,
@@ -26,14 +31,17 @@ from policies.bundle import (
     GRAPH,
     MANIFEST,
     PARITY,
+    PLANNER,
+    PLANS,
     Bundle,
     ParityRecord,
     encode_manifest,
     is_bundle,
     load_bundle,
 )
-from policies.contract import METADATA_KEY, NEXT_PREFIX, BundleContract, TensorSpec, make_contract
+from policies.contract import METADATA_KEY, BundleContract, TensorSpec, make_contract
 from policies.onnx_dreams import OnnxDreams
+from policies.onnx_planner import OnnxPlanner
 from policies.onnx_step import OnnxStep
 from robonav.config import to_mapping
 from robonav.errors import BundleError, MissingDependencyError, explain, nearest
@@ -42,9 +50,12 @@ __all__ = [
     "DEFAULT_BUNDLE",
     "PARITY_TICKS",
     "PARITY_TOLERANCE",
+    "PLAN_BOUNDS",
+    "TOLERANCES",
     "Bundle",
     "BundleContract",
     "ParityRecording",
+    "PlannerParts",
     "TensorSpec",
     "find_bundle",
     "load_bundle",
@@ -55,25 +66,8 @@ __all__ = [
 ]
 
 DEFAULT_BUNDLE = "quick"  # of those that are shipped
-PARITY_TICKS = 200
-PARITY_TOLERANCE = 1e-4
-
-
-@dataclass(frozen=True, slots=True)
-class ParityRecording:
-    """What torch answered over T ticks, its state carried from tick to tick and reset where `reset` is 1.
-
-    inputs: every input of the contract by name, (T, *shape) with the shape's batch of 1 kept, resets included.
-    outputs: ``action`` (T, 1, 3) and ``value`` (T, 1); ``next.<state>`` as well where a state shall be compared.
-    """
-
-    inputs: dict[str, NDArray[Any]]
-    outputs: dict[str, NDArray[Any]]
-
-    @property
-    def ticks(self) -> int:
-        """T."""
-        return len(next(iter(self.inputs.values()), np.zeros(0)))
+# Of the planner, by precision: largest difference of scores of the same plan, and least share of ticks with it.
+PLAN_BOUNDS = {"fp32": (1e-3, 0.95), "fp16": (2e-2, 0.85), "int8": (0.15, 0.4)}
 
 
 def find_bundle(name_or_dir: str | Path | None = None) -> Path:
@@ -97,6 +91,13 @@ def find_bundle(name_or_dir: str | Path | None = None) -> Path:
     raise BundleError(f"bundle '{path}': no such folder, nor the name of a shipped bundle; {hint}")
 
 
+class PlannerParts(NamedTuple):
+    """The planner's graph, and what it must reproduce."""
+
+    model: bytes
+    recording: PlansRecording
+
+
 def write_bundle(
     folder: str | Path,
     onnx_bytes: bytes,
@@ -105,31 +106,38 @@ def write_bundle(
     card: str,
     *,
     dreams: bytes | None = None,
-    tolerance: float = PARITY_TOLERANCE,
+    planner: PlannerParts | None = None,
 ) -> Bundle:
     """Writes a bundle and reads it back. An older bundle at `folder` is replaced; anything else there is refused.
 
-    `dreams` is the graph of the planner's dreams. The contract is put into the graph's metadata, and the graph is run
-    against the recording before anything is
-    written under the final name.
+    `dreams` is the graph by which people look at the planner's dreams. The contract is put into the graph's metadata,
+    and the graphs are run against the recordings before anything is written under the final name.
 
     Raises:
-        BundleError: graph, recording and contract do not fit, the difference exceeds `tolerance`, or the disk is full.
+        BundleError: graphs, recordings and contract do not fit, a difference exceeds what the contract's precision
+            allows, or the disk is full.
     """
-    target = check_target(folder)
+    target, tolerance = check_target(folder), TOLERANCES[contract.precision]
     model = _with_contract(onnx_bytes, contract)
     check_parity_layout(parity, contract, "parity recording")
-    difference = parity_difference(OnnxStep(model, contract), parity)
+    step = OnnxStep(model, contract)
+    difference = parity_difference(step, parity)
     if not difference <= tolerance:
-        what = f"{difference:.3g} (bundle '{contract.name}')"
+        what = f"{difference:.3g} (bundle '{contract.name}', {contract.precision})"
         raise BundleError(explain("onnxruntime against torch", f"a difference of at most {tolerance:g}", what))
-    contents = {GRAPH: model, PARITY: _parity_bytes(parity), CARD: card.encode()}
+    contents = {GRAPH: model, PARITY: parity_bytes(parity), CARD: card.encode()}
+    plans = None
+    if planner is not None:
+        graph, bounds = OnnxPlanner(planner.model, contract), PLAN_BOUNDS[contract.precision]
+        plans = plans_difference(step, graph, parity, planner.recording, contract.robot, bounds)
+        check_plans(plans, f"bundle '{contract.name}', {contract.precision}")
+        contents |= {PLANNER: planner.model, PLANS: planner.recording.to_bytes()}
     if dreams is not None:
         OnnxDreams(dreams, contract)  # whether it fits
         contents[DREAMS] = dreams
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
-    record = ParityRecord(parity.ticks, float(f"{difference:.6g}"), tolerance)
-    contents[MANIFEST] = encode_manifest(to_mapping(contract), hashes, asdict(record))
+    record = to_mapping(ParityRecord(parity.ticks, float(f"{difference:.6g}"), tolerance, plans))
+    contents[MANIFEST] = encode_manifest(to_mapping(contract), hashes, record)
     try:
         _write_folder(target, contents)
     except OSError as error:
@@ -153,62 +161,6 @@ def check_target(folder: str | Path) -> Path:
     return target
 
 
-def load_parity(bundle: Bundle) -> ParityRecording:
-    """Reads a bundle's ``parity.npz`` (numpy arrays, never pickle).
-
-    Raises:
-        BundleError: it is no such file, or its arrays do not fit the contract.
-    """
-    path = bundle.folder / PARITY
-    inputs: dict[str, NDArray[Any]] = {}
-    outputs: dict[str, NDArray[Any]] = {}
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            for key in archive.files:
-                kind, _, name = key.partition("/")
-                {"in": inputs, "out": outputs}[kind][name] = archive[key]
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
-        raise BundleError(explain(str(path), "arrays in/NAME and out/NAME", str(error)[:120])) from None
-    recording = ParityRecording(inputs, outputs)
-    check_parity_layout(recording, bundle.contract, str(path))
-    if recording.ticks != bundle.parity.ticks:
-        raise BundleError(explain(str(path), f"{bundle.parity.ticks} ticks", recording.ticks))
-    return recording
-
-
-def parity_difference(step: OnnxStep, parity: ParityRecording) -> float:
-    """Largest absolute difference between the graph's outputs and the recorded ones over all ticks; NaN if one is."""
-    state = step.initial_state()
-    worst = 0.0
-    for t in range(parity.ticks):
-        state, outputs = step.step(state, {name: values[t] for name, values in parity.inputs.items()})
-        answer = {**outputs, **{NEXT_PREFIX + name: value for name, value in state.items()}}
-        for name, values in parity.outputs.items():
-            difference = np.abs(answer[name].astype(np.float64) - values[t].astype(np.float64))
-            worst = max(worst, float(difference.max())) if np.isfinite(difference).all() else float("nan")
-        if np.isnan(worst):
-            return worst
-    return worst
-
-
-def check_parity_layout(parity: ParityRecording, contract: BundleContract, where: str) -> None:
-    """Raises BundleError when arrays are missing, or have other shapes or dtypes than the contract says."""
-    allowed = {t.name: t for t in contract.outputs} | {NEXT_PREFIX + t.name: t for t in contract.states}
-    missing = [t.name for t in contract.inputs if t.name not in parity.inputs]
-    missing += [t.name for t in contract.outputs if t.name not in parity.outputs]
-    unknown = sorted(set(parity.inputs) - {t.name for t in contract.inputs} | set(parity.outputs) - set(allowed))
-    if missing or unknown or parity.ticks < 1:
-        raise BundleError(explain(where, "the contract's arrays", f"missing {missing}, unknown {unknown}"))
-    wanted = [(parity.inputs[t.name], t) for t in contract.inputs]
-    wanted += [(values, allowed[name]) for name, values in parity.outputs.items()]
-    for values, tensor in wanted:
-        shape = (parity.ticks, *tensor.shape)
-        if values.shape != shape or values.dtype.name != tensor.dtype:
-            raise BundleError(
-                explain(f"{where}: {tensor.name}", f"{tensor.dtype}{shape}", f"{values.dtype}{values.shape}")
-            )
-
-
 def _with_contract(onnx_bytes: bytes, contract: BundleContract) -> bytes:
     try:
         import onnx
@@ -229,13 +181,6 @@ def without_notes(model: Any) -> Any:
     for part in (*model.graph.node, *model.graph.value_info, *model.graph.input, *model.graph.output):
         del part.metadata_props[:]
     return model
-
-
-def _parity_bytes(parity: ParityRecording) -> bytes:
-    arrays = {f"in/{k}": v for k, v in parity.inputs.items()} | {f"out/{k}": v for k, v in parity.outputs.items()}
-    buffer = BytesIO()
-    np.savez_compressed(buffer, allow_pickle=False, **arrays)
-    return buffer.getvalue()
 
 
 def _write_folder(target: Path, contents: dict[str, bytes]) -> None:

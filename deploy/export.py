@@ -1,7 +1,7 @@
 """From a checkpoint to a bundle: one ONNX graph for encode, posterior, memory step and actor, with explicit state.
 
-The only part of `deploy` that imports torch. The graph's outputs over 200 ticks are recorded from torch, so that a
-machine without torch can check parity too.
+Only this module and its neighbours ``export_*`` import torch. The graph's outputs over 200 ticks are recorded from
+torch, so that a machine without torch can check parity too.
 """
 
 from __future__ import annotations
@@ -15,24 +15,27 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from deploy.bundle import PARITY_TICKS, ParityRecording, make_contract, write_bundle
+from deploy.bundle import PlannerParts, make_contract, write_bundle
+from deploy.export_precision import lowered
+from deploy.export_record import read_by, record, record_plans, synthetic_drives, synthetic_ticks
+from deploy.graph import OPSET
 from policies.bundle import Bundle
 from policies.onnx_dreams import PlannedDreams
+from policies.planner_layout import PlannerLayout
 from robonav.config import from_mapping, package_versions
 from robonav.imagination.agent import Agent, AgentState
 from robonav.learning.checkpoint import Checkpoint
+from robonav.planning.mppi import MPPIConfig
 from robonav.planning.situation import SituationConfig
 from robonav.ssm.pattern import describe_pattern
 from robonav.types import ACTION_SIZE, RobotSpec, policy_input_shapes
 
-OPSET = 20  # read by onnxruntime 1.23, the newest that JetPack 6 runs
+__all__ = ["export", "read_by", "record", "situation_of", "synthetic_drives", "synthetic_ticks", "to_onnx"]
+
 NORMALISATION = "physical units go in (metres, rad, m/s, rad/s); the graph normalises inside"
-Arrays = dict[str, NDArray[Any]]
 
 
 class PolicyGraph(nn.Module):
@@ -51,11 +54,6 @@ class PolicyGraph(nn.Module):
         world = self.agent.model.state_of(state[:-1])
         step = self.agent.step(AgentState(world, state[-1]), inputs, action_prev, reset)
         return (step.action, step.value, *(tensor for _, tensor in step.state.tensors()))
-
-
-def read_by(agent: Agent, spec: RobotSpec) -> tuple[str, ...]:
-    """The arrays of `PolicyInput` that an agent reads."""
-    return agent.config.model.encoder.input_names(spec)
 
 
 def to_onnx(agent: Agent, spec: RobotSpec) -> bytes:
@@ -104,54 +102,14 @@ def _quiet() -> Any:
         logger.setLevel(level)
 
 
-@torch.no_grad()
-def record(agent: Agent, spec: RobotSpec, ticks: Iterable[Mapping[str, NDArray[Any]]]) -> ParityRecording:
-    """Runs torch over the ticks (PolicyInput arrays plus ``reset``), each with the action before it, state carried."""
-    state, action = agent.initial_state(1), torch.zeros(1, ACTION_SIZE)
-    rows: list[Arrays] = []
-    for tick in ticks:
-        inputs = {name: torch.from_numpy(np.asarray(tick[name]))[None] for name in read_by(agent, spec)}
-        reset = torch.tensor([float(tick["reset"])])
-        step = agent.step(state, inputs, action, reset)
-        row = {name: tensor.numpy() for name, tensor in inputs.items()}
-        row |= {"action_prev": action.numpy(), "reset": reset.numpy()}
-        row |= {"out.action": step.action.numpy(), "out.value": step.value.numpy()}
-        row["out.next.memory"] = step.state.world.memory.numpy()
-        rows.append(row)
-        state, action = step.state, step.action
-    stacked = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
-    outputs = {name.removeprefix("out."): values for name, values in stacked.items() if name.startswith("out.")}
-    return ParityRecording({k: v for k, v in stacked.items() if not k.startswith("out.")}, outputs)
-
-
-def synthetic_ticks(spec: RobotSpec, count: int = PARITY_TICKS, seed: int = 0) -> list[Arrays]:
-    """Plausible inputs that need no simulator: smooth random scans, blocky maps, a goal that comes nearer."""
-    rng = np.random.default_rng(seed)
-    shapes = policy_input_shapes(spec)
-    ticks = []
-    drift = rng.normal(size=shapes["scan_m"])
-    for t in range(count):
-        drift = 0.95 * drift + 0.3 * rng.normal(size=drift.shape)
-        blocks = rng.random((shapes["local_map"][0], 6, 6)) > 0.7
-        cells = spec.local_map.cells
-        image = np.repeat(np.repeat(blocks, -(-cells // 6), 1), -(-cells // 6), 2)[:, :cells, :cells]
-        tick: Arrays = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
-        tick["scan_m"] = np.clip(2.5 * np.exp(0.5 * drift), 0.1, spec.lidar.range_m).astype(np.float32)
-        tick["local_map"] = image.astype(np.uint8) * 255
-        tick["robot"] = spec.dynamics
-        tick["present"] = (rng.random(shapes["present"]) > 0.05).astype(np.float32)
-        tick["reset"] = np.array(t % 67 == 0, np.float32)
-        ticks.append(tick)
-    return ticks
-
-
 def export(
     checkpoint: Checkpoint,
     out: str | Path,
     name: str,
-    ticks: Iterable[Mapping[str, NDArray[Any]]],
+    ticks: Iterable[Mapping[str, Any]],
     notes: str = "",
-    planner: PlannedDreams | None = None,
+    planner: MPPIConfig | None = None,
+    precision: str = "fp32",
 ) -> Bundle:
     """Exports a checkpoint to the bundle folder `out`.
 
@@ -159,29 +117,56 @@ def export(
         checkpoint: from `robonav.learning.checkpoint.load_agent`.
         out: folder; a bundle that is there already is replaced whole.
         name: of the bundle.
-        ticks: PARITY_TICKS ticks of PolicyInput arrays plus ``reset``, best from real episodes.
+        ticks: PARITY_TICKS ticks of PolicyInput arrays plus ``reset``, best from real episodes; with their
+            ``observation`` too where a planner is exported.
         notes: Markdown that is added to the model card: data, results with intervals.
-        planner: sizes of the planner's dreams, exported too if given.
+        planner: dials of the imagination planner, which is exported too if given.
+        precision: of the weights, "fp32", "fp16" or "int8".
 
     Raises:
-        BundleError: the graph and torch differ by more than the tolerance; nothing is written then.
+        BundleError: the graphs and torch differ by more than the precision's tolerance; nothing is written then.
     """
-    agent, spec = checkpoint.agent, checkpoint.spec
-    situation = from_mapping(SituationConfig, checkpoint.info.get("situation", {}), "situation in the checkpoint")
+    agent, spec, ticks = checkpoint.agent, checkpoint.spec, list(ticks)
+    situation = situation_of(checkpoint)
     states = {key: tuple(tensor.shape) for key, tensor in agent.initial_state(1).tensors()}
     reads, versions = read_by(agent, spec), package_versions()
-    contract = make_contract(name, spec, states, situation, reads=reads, normalisation=NORMALISATION, versions=versions)
+    contract = make_contract(
+        *(name, spec, states, situation),
+        reads=reads,
+        normalisation=NORMALISATION,
+        versions=versions,
+        precision=precision,
+    )
     recording = record(agent, spec, ticks)
-    card, graph = model_card(name, checkpoint, notes), to_onnx(agent, spec)
-    dreams = None
+    card, graph = model_card(name, checkpoint, notes, precision), lowered(to_onnx(agent, spec), precision)
+    dreams, parts = None, None
     if planner is not None:
         from deploy.export_dreams import dreams_to_onnx
+        from deploy.export_planner import planner_to_onnx
+        from deploy.export_rollout import is_quick
 
-        dreams = dreams_to_onnx(agent, planner)
-    return write_bundle(out, graph, contract, recording, card, dreams=dreams)
+        layout = layout_of(agent, spec, planner)
+        dreams = lowered(
+            dreams_to_onnx(agent, PlannedDreams(planner.candidates, layout.own, planner.horizon)), precision
+        )
+        if is_quick(agent):  # other memories' dreams are planned with in numpy
+            plans = record_plans(agent, spec, layout, recording, ticks, situation)
+            parts = PlannerParts(lowered(planner_to_onnx(agent, layout), precision), plans)
+    return write_bundle(out, graph, contract, recording, card, dreams=dreams, planner=parts)
 
 
-def model_card(name: str, checkpoint: Checkpoint, notes: str) -> str:
+def situation_of(checkpoint: Checkpoint) -> SituationConfig:
+    """What its robot knew in training."""
+    return from_mapping(SituationConfig, checkpoint.info.get("situation", {}), "situation in the checkpoint")
+
+
+def layout_of(agent: Agent, spec: RobotSpec, config: MPPIConfig) -> PlannerLayout:
+    """Sizes of an agent's planner."""
+    c = agent.model.config
+    return PlannerLayout(config, spec.dt_s, (c.sampled_groups, c.classes))
+
+
+def model_card(name: str, checkpoint: Checkpoint, notes: str, precision: str = "fp32") -> str:
     """Markdown: what the model is, how it came to be, and what it is not for."""
     info, config = checkpoint.info, checkpoint.agent.config
     parameters = sum(p.numel() for n, p in checkpoint.agent.named_parameters() if "slow_critic" not in n)
@@ -202,7 +187,7 @@ a velocity command out, at {spec.rate_hz:g} Hz.
 | parameters | {parameters / 1e6:.2f} M, with critic and decoders; the graph holds what the actor needs |
 | training | {budget} in {info.get("minutes", "?")} minutes, seed {info.get("seed", "?")} |
 | data | simulated scenes only ({scenes}, see `configs/scenes`); no recorded human or robot data |
-| graph | ONNX opset {OPSET}, fp32, batch 1, explicit state |
+| graph | ONNX opset {OPSET}, weights {precision}, batch 1, explicit state |
 
 {notes.strip()}
 

@@ -1,7 +1,8 @@
-"""The planner's dreams as one ONNX graph: a Scan over the world model's step, then the critic's value of its end.
+"""Dreams of candidates as one ONNX graph: by it people look at what a bundle imagines.
 
-`robonav.imagination.candidates.CandidateDreams` is the same in torch; unrolled in ONNX it is several thousand nodes and
-takes minutes to export. Here a step is exported once and becomes the body of a Scan.
+`robonav.imagination.candidates.CandidateDreams` is the same in torch. Where the memory allows it the dreams are
+unrolled by hand (`deploy.export_rollout`), as in the planner's graph. For other memories a step of torch is exported
+once and becomes the body of a Scan over the horizon, with the critic's value behind it; the planner then runs in numpy.
 
 Shape letters: K candidates, P of them the actor's, L horizon, A action size, S sampled groups, C classes.
 """
@@ -16,6 +17,9 @@ from torch import Tensor, nn
 
 from deploy.bundle import without_notes
 from deploy.export import exported
+from deploy.export_rollout import Rollouts, Start, is_quick
+from deploy.graph import Graph
+from policies.contract import STATE_PREFIX
 from policies.onnx_dreams import DREAM_INPUTS, DREAM_OUTPUTS, PlannedDreams
 from robonav.imagination.agent import Agent
 from robonav.imagination.candidates import Dreaming, dream_on
@@ -37,7 +41,8 @@ class _DreamStep(nn.Module):
         """Carried values, memory, wanted (K, A), jitter (P, A), gumbel (K, S, C) to carried values, memory, action."""
         latent, rewards, weight, doubt, *memory = tensors[:-3]
         now = Dreaming(self.agent.model.state_of(list(memory)), latent, rewards, weight, doubt)
-        now, action = dream_on(self.agent, now, *tensors[-3:])
+        wanted, jitter, gumbel = tensors[-3:]
+        now, action = dream_on(self.agent, now, wanted, jitter, gumbel)
         memory = [tensor for _, tensor in now.state.tensors()]
         return (now.latent, now.rewards, now.weight, now.doubt, *memory, action)
 
@@ -57,6 +62,30 @@ class _Ending(nn.Module):
 
 def dreams_to_onnx(agent: Agent, planned: PlannedDreams) -> bytes:
     """The serialised graph; static shapes, named as `policies.onnx_dreams` says."""
+    return _unrolled(agent, planned) if is_quick(agent) else _scanned(agent, planned)
+
+
+def _unrolled(agent: Agent, planned: PlannedDreams) -> bytes:
+    g, k, own, horizon = Graph("dreams"), planned.candidates, planned.own, planned.horizon
+    config = agent.model.config
+    names = [name for name, _ in agent.initial_state(1).world.tensors()]
+    for name, tensor in agent.initial_state(1).world.tensors():
+        g.input(STATE_PREFIX + name, tuple(tensor.shape))
+    g.input("latent", (1, agent.model.latent_size))
+    g.input("wanted", (k, horizon, ACTION_SIZE))
+    g.input("jitter", (own, horizon, ACTION_SIZE))
+    g.input("gumbel", (horizon, k, config.sampled_groups, config.classes))
+    layers = {name: STATE_PREFIX + name for name in names if name != "memory"}
+    start = Start(STATE_PREFIX + "memory", "latent", layers)
+    rollouts = Rollouts(g, agent, start, g.op("Exp", "gumbel"), horizon, doubt_every=1)
+    found = rollouts.dream(g.slice("wanted", own, k, 0), k, "jitter", own)
+    g.output(found.actions, "actions", (k, horizon, ACTION_SIZE))
+    for name in ("rewards", "values", "doubts"):
+        g.output(getattr(found, name), name, (k,))
+    return g.to_bytes()
+
+
+def _scanned(agent: Agent, planned: PlannedDreams) -> bytes:
     import onnx
     from onnx import helper
 

@@ -33,7 +33,7 @@ def run_navigator(station: Station) -> None:
     """
     order = station.order
     _one_thread()
-    policy = load(order.bundle, order.robot, order.config.planner)
+    policy = load(order.bundle, order.robot, order.config.planner, in_place=True)
     _same_bundle(policy.bundle.sha256, order)
     _warm_up(policy, order.robot)
     observations = station.open("observations")

@@ -227,8 +227,7 @@ def _life(topic: Topic, config: DeployConfig) -> str:
     return {
         "observation": f"{governor.observation_life_s:g} s, then the robot stops",
         "command": f"{governor.command_life_s:g} s, then the robot stops",
-        "control": f"{supervisor.word_life_s:g} s, then the robot stands; "
-        f"{supervisor.control_timeout_s:g} s, then its receiver stops",
+        "control": f"{supervisor.word_life_s:g} s, then the robot is held; {supervisor.control_timeout_s:g} s: ended",
         "heartbeat": f"{supervisor.heartbeat_timeout_s:g} s, then its sender is lost",
         "logged": "until it is written",
     }[topic.life]

@@ -2,7 +2,8 @@
 
 ``bundle.json`` holds the contract, the SHA-256 of every other file and of itself, and the parity record;
 ``policy.onnx`` the graph, ``parity.npz`` the torch outputs that it must reproduce, ``README.md`` the model card.
-A bundle that can plan by imagination holds ``dreams.onnx`` too.
+A bundle that can plan by imagination holds ``planner.onnx`` and ``plans.npz`` (what numpy and torch planned) too, and
+``dreams.onnx``, by which people can look at what it imagines.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from typing import Any
 
 from policies.contract import METADATA_KEY, BundleContract, contract_from_mapping
 from policies.onnx_dreams import OnnxDreams
+from policies.onnx_planner import OnnxPlanner
+from policies.onnx_session import CPU, Runtime
 from policies.onnx_step import OnnxStep
 from robonav.config import from_mapping
 from robonav.errors import BundleError, ConfigError, explain
@@ -24,7 +27,24 @@ GRAPH = "policy.onnx"
 PARITY = "parity.npz"
 CARD = "README.md"
 FILES = (GRAPH, PARITY, CARD)
-DREAMS = "dreams.onnx"  # not in every bundle
+PLANNER = "planner.onnx"
+PLANS = "plans.npz"
+DREAMS = "dreams.onnx"
+EXTRAS = (PLANNER, PLANS, DREAMS)  # not in every bundle
+
+
+@dataclass(frozen=True, slots=True)
+class PlansRecord:
+    """How far the planner's graph was from numpy and torch. Choosing among candidates, and sampling what may happen,
+    are steps where the last digit can decide: such a tick has another plan, of nearly the same score.
+    """
+
+    ticks: int
+    same_share: float  # ticks with the same plan
+    max_abs_diff: float  # of these, between scores
+    max_regret: float  # of the others, how much less the graph's score was
+    tolerance: float  # on the differences between scores of the same plan
+    same_share_min: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +54,7 @@ class ParityRecord:
     ticks: int
     max_abs_diff: float
     tolerance: float
+    plans: PlansRecord | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +68,8 @@ class Bundle:
     sha256: str  # of the manifest; it covers all files, so it names the bundle
     step: OnnxStep = field(repr=False)
     dreams_model: bytes | None = field(default=None, repr=False)
+    planner_model: bytes | None = field(default=None, repr=False)
+    runtime: Runtime = CPU
 
     def dreams(self) -> OnnxDreams:
         """What the planner asks of the world model.
@@ -59,24 +82,36 @@ class Bundle:
             raise BundleError(explain(str(self.folder), "a bundle that can imagine", f"no {DREAMS}", do))
         return OnnxDreams(self.dreams_model, self.contract, str(self.folder / DREAMS))
 
+    def planner(self) -> OnnxPlanner | None:
+        """The whole planner in a graph; None in a bundle without.
+
+        Raises:
+            BundleError: it does not fit the bundle.
+        """
+        if self.planner_model is None:
+            return None
+        return OnnxPlanner(self.planner_model, self.contract, str(self.folder / PLANNER), self.runtime)
+
 
 def is_bundle(folder: str | Path) -> bool:
     """Whether a folder claims to be a bundle."""
     return (Path(folder) / MANIFEST).is_file()
 
 
-def load_bundle(folder: str | Path) -> Bundle:
+def load_bundle(folder: str | Path, runtime: Runtime | None = None) -> Bundle:
     """Reads and checks a bundle: files, hashes, contract, and the graph against it.
+
+    `runtime` says where its graphs run; the environment decides if None.
 
     Raises:
         BundleError: one line that names the file and what is wrong with it.
         MissingDependencyError: onnxruntime is not installed.
     """
-    folder = Path(folder)
+    folder, runtime = Path(folder), runtime or Runtime.of_environment()
     manifest, digest = _read_manifest(folder)
     where = str(folder / MANIFEST)
     files = manifest["files"]
-    if not isinstance(files, dict) or set(files) - {DREAMS} != set(FILES):
+    if not isinstance(files, dict) or set(files) - set(EXTRAS) != set(FILES):
         raise BundleError(explain(f"{where}: files", ", ".join(FILES), files))
     contents = {name: _read(folder / name) for name in sorted(files)}
     for name, content in contents.items():
@@ -89,14 +124,15 @@ def load_bundle(folder: str | Path) -> Bundle:
         parity = from_mapping(ParityRecord, manifest["parity"], f"{where}: parity")
     except ConfigError as error:
         raise BundleError(str(error)) from None
-    step = OnnxStep(contents[GRAPH], contract, str(folder / GRAPH))
+    step = OnnxStep(contents[GRAPH], contract, str(folder / GRAPH), runtime)
     inside = step.metadata.get(METADATA_KEY)
     if _contract_in(inside, f"{folder / GRAPH}: contract") != contract:
         what = "none" if inside is None else "another one"
         raise BundleError(
             explain(str(folder / GRAPH), "the contract of bundle.json in its metadata", what, "export again")
         )
-    return Bundle(folder, contract, dict(files), parity, digest, step, contents.get(DREAMS))
+    extras = contents.get(DREAMS), contents.get(PLANNER)
+    return Bundle(folder, contract, dict(files), parity, digest, step, *extras, runtime)
 
 
 def _contract_in(metadata: str | None, where: str) -> BundleContract | None:

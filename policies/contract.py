@@ -46,6 +46,7 @@ class BundleContract:
     situation: dict[str, Any] = field(default_factory=dict)  # SituationConfig that the policy was trained with
     normalisation: str = ""  # a sentence: physical units go in, the graph normalises inside
     versions: dict[str, str] = field(default_factory=dict)  # robonav, torch, onnxruntime, ...
+    precision: str = "fp32"  # of the weights: fp32, fp16 or int8
     format: int = FORMAT
 
     def to_json(self) -> str:
@@ -62,6 +63,7 @@ def make_contract(
     reads: Collection[str] | None = None,
     normalisation: str = "physical units go in; the graph normalises inside",
     versions: Mapping[str, str] | None = None,
+    precision: str = "fp32",
 ) -> BundleContract:
     """The contract of a graph with the standard inputs and outputs.
 
@@ -73,6 +75,7 @@ def make_contract(
         reads: arrays of `PolicyInput` that the graph reads; all if None.
         normalisation: note for the reader.
         versions: of the packages that made the graph.
+        precision: of the weights.
     """
     return BundleContract(
         name=name,
@@ -84,6 +87,7 @@ def make_contract(
         situation=dict(situation) if isinstance(situation, Mapping) else to_mapping(situation),
         normalisation=normalisation,
         versions=dict(versions or {}),
+        precision=precision,
     )
 
 

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policies.contract import STATE_PREFIX, BundleContract
-from policies.onnx_step import Arrays, open_session
+from policies.onnx_session import open_session
+from policies.onnx_step import Arrays
 from robonav.config import require_at_least
 from robonav.errors import BundleError, ConfigError, explain
 

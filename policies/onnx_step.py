@@ -1,7 +1,7 @@
 """One step of a recurrent policy in onnxruntime: state in, state out, nothing hidden.
 
-The settings are those that gave the steadiest latency: CPU provider, one thread, no spinning, fixed shapes. The next
-state comes back in fresh buffers and is handed in at the next step, so input and output never share memory.
+`OnnxStep.step` gives the next state in fresh buffers. A control loop that must not allocate takes `OnnxStep.in_place`:
+inputs, outputs and two sets of state buffers are bound once, and each step reads one set and writes the other.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policies.contract import NEXT_PREFIX, STATE_PREFIX, BundleContract, TensorSpec
-from robonav.errors import BundleError, MissingDependencyError, explain
+from policies.onnx_session import Runtime, open_session, statement
+from robonav.errors import BundleError, explain
 
 Arrays = Mapping[str, NDArray[Any]]
 _ONNX_TYPES = {"float32": "tensor(float)", "uint8": "tensor(uint8)", "int64": "tensor(int64)", "bool": "tensor(bool)"}
@@ -32,9 +33,11 @@ class OnnxStep:
         MissingDependencyError: onnxruntime is not installed.
     """
 
-    def __init__(self, model: bytes, contract: BundleContract, where: str = "policy.onnx") -> None:
+    def __init__(
+        self, model: bytes, contract: BundleContract, where: str = "policy.onnx", runtime: Runtime | None = None
+    ) -> None:
         self.contract = contract
-        self._session = open_session(model, where)
+        self._session = open_session(model, where, runtime)
         graph_inputs = [*contract.inputs, *(_renamed(t, STATE_PREFIX) for t in contract.states)]
         graph_outputs = [*contract.outputs, *(_renamed(t, NEXT_PREFIX) for t in contract.states)]
         _check_tensors(self._session.get_inputs(), graph_inputs, f"{where}: inputs")
@@ -65,36 +68,54 @@ class OnnxStep:
         outputs = {t.name: value for t, value in zip(self.contract.outputs, values[: self._count], strict=True)}
         return dict(zip(self._state_names, values[self._count :], strict=True)), outputs
 
+    @property
+    def runs_on(self) -> str:
+        """What the graph runs on."""
+        return statement(self._session)
+
+    def in_place(self) -> InPlaceStep:
+        """The same graph with buffers that are bound once."""
+        return InPlaceStep(self._session, self.contract)
+
+
+class InPlaceStep:
+    """`OnnxStep.step` without allocation: outputs live until the next step, a state until the second one after it.
+
+    A state from elsewhere (the initial one, a copy) is copied in.
+    """
+
+    def __init__(self, session: Any, contract: BundleContract) -> None:
+        self._session = session
+        self._inputs = {t.name: np.zeros(t.shape, t.dtype) for t in contract.inputs}
+        self._outputs = {t.name: np.zeros(t.shape, t.dtype) for t in contract.outputs}
+        self._sets = [{t.name: np.zeros(t.shape, t.dtype) for t in contract.states} for _ in range(2)]
+        self._bindings = [self._bound(read, write) for read, write in (self._sets, self._sets[::-1])]
+
+    def step(self, state: Arrays, inputs: Arrays) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]:
+        """See `OnnxStep.step`."""
+        read = next((i for i, own in enumerate(self._sets) if own is state), None)
+        if read is None:
+            read = 0
+            for name, values in self._sets[0].items():
+                np.copyto(values, state[name])
+        for name, values in self._inputs.items():
+            np.copyto(values, inputs[name])
+        self._session.run_with_iobinding(self._bindings[read])
+        return self._sets[1 - read], self._outputs
+
+    def _bound(self, read: Arrays, write: Arrays) -> Any:
+        binding = self._session.io_binding()
+        given = self._inputs | {STATE_PREFIX + name: values for name, values in read.items()}
+        for name, values in given.items():
+            binding.bind_input(name, "cpu", 0, values.dtype, values.shape, values.ctypes.data)
+        found = self._outputs | {NEXT_PREFIX + name: values for name, values in write.items()}
+        for name, values in found.items():
+            binding.bind_output(name, "cpu", 0, values.dtype, values.shape, values.ctypes.data)
+        return binding
+
 
 def _renamed(tensor: TensorSpec, prefix: str) -> TensorSpec:
     return TensorSpec(prefix + tensor.name, tensor.dtype, tensor.shape)
-
-
-def open_session(model: bytes, where: str) -> Any:
-    """A session on one thread of the CPU.
-
-    Raises:
-        BundleError: no ONNX graph that onnxruntime loads.
-        MissingDependencyError: onnxruntime is not installed.
-    """
-    try:
-        import onnxruntime
-    except ImportError:
-        do = "pip install 'robonav[runtime-cpu]'"
-        raise MissingDependencyError(explain("bundle", "onnxruntime installed", "no such package", do)) from None
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-    options.use_deterministic_compute = True
-    options.log_severity_level = 3
-    try:
-        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # noqa: BLE001  onnxruntime's errors share no other base class
-        reason = str(error).splitlines()[0][:200]
-        raise BundleError(explain(where, "an ONNX graph that onnxruntime loads", reason, "export it again")) from None
 
 
 def _check_tensors(got: Sequence[Any], want: Sequence[TensorSpec], where: str) -> None:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from cyclonedds.core import DDSException, InstanceState, ReadCondition, SampleState, ViewState, WaitSet
+from cyclonedds.core import DDSException, InstanceState, Listener, ReadCondition, SampleState, ViewState, WaitSet
 from cyclonedds.domain import Domain, DomainParticipant
 from cyclonedds.internal import InvalidSample
 from cyclonedds.pub import DataWriter
@@ -89,7 +89,9 @@ class Go2Link:
             where = f"Go2: DDS on interface '{interface}'" if interface else "Go2: DDS"
             do = "name the interface of the robot's network ('ip address' lists them) with interface=NAME"
             raise LinkError(explain(where, "to be started", str(error).splitlines()[0], do)) from None
-        self._writer = DataWriter(self._participant, Topic(self._participant, REQUEST_TOPIC, idl.Request))
+        self._hearers = 0
+        topic = Topic(self._participant, REQUEST_TOPIC, idl.Request)
+        self._writer = DataWriter(self._participant, topic, listener=Listener(on_publication_matched=self._matched))
         self._readers: list[tuple[DataReader[Any], ReadCondition, Receive]] = []
         self._answers: dict[int, int] = {}
         self._closing = threading.Event()
@@ -114,7 +116,7 @@ class Go2Link:
     @property
     def heard(self) -> bool:
         """Somebody hears the requests."""
-        return bool(self._writer.get_matched_subscriptions())
+        return self._hearers > 0
 
     def send(self, api_id: int, parameter: str = "{}", reply: bool = False) -> int:
         """Sends a request and returns its identity; the robot answers only if asked to."""
@@ -177,6 +179,9 @@ class Go2Link:
                         receive(sample, came_ns)
             except DDSException:
                 time.sleep(POLL_S)  # a damaged sample is none
+
+    def _matched(self, _: Any, status: Any) -> None:
+        self._hearers = int(status.current_count)
 
     def _answer(self, sample: idl.Response, _: int) -> None:
         self._answers[sample.header.identity.id] = sample.header.status.code

@@ -34,7 +34,12 @@ class ReplayedLogDriver:
     open_loop = True
 
     def __init__(
-        self, path: str | Path, robot: str | None = None, speed: float = 1.0, episode: int = 0, clock: Clock = now_ns
+        self,
+        path: str | Path = "",
+        robot: str | None = None,
+        speed: float = 1.0,
+        episode: int = 0,
+        clock: Clock = now_ns,
     ) -> None:
         """Prepares to read.
 
@@ -48,6 +53,8 @@ class ReplayedLogDriver:
         Raises:
             RobonavError: no such log or robot, or the log is of another robot.
         """
+        if not str(path):
+            raise LogError(explain("replayed log: path", "a log", "none", "--driver-options path=a.mcap"))
         if not speed >= 0:
             raise LogError(explain("speed", "a number from 0", speed))
         self.path = Path(path)

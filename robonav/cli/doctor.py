@@ -39,6 +39,8 @@ class DoctorArgs:
     """Where the log will be written."""
     gpu: bool = False
     """onnxruntime is meant to use a GPU: finding none is an error."""
+    reach: tuple[str, ...] = ()
+    """HOST:PORT or HOST of lidars in the network, the robot and others that have to answer."""
     pace_s: float = 2.0
     """How long the 20 Hz loop is timed."""
     drill: bool = False
@@ -60,6 +62,7 @@ def main(argv: Sequence[str]) -> int:
     examples = [
         "robonav doctor",
         "robonav doctor --listen tcp://0.0.0.0:5600 --json",
+        "robonav doctor --gpu --reach 192.168.123.161",
         "robonav doctor --drill",
         'robonav doctor --drill --only "navigator killed" "sensor frozen" --json',
     ]
@@ -79,7 +82,7 @@ def main(argv: Sequence[str]) -> int:
 def _examine(args: DoctorArgs, config: DeployConfig) -> int:
     from deploy.doctor import Patient, examine
 
-    findings = list(examine(Patient(config, args.bundle, args.log, args.gpu, args.pace_s)))
+    findings = list(examine(Patient(config, args.bundle, args.log, args.gpu, args.pace_s, args.reach)))
     healthy = all(finding.level == "ok" for finding in findings)
     if args.json:
         print(json.dumps({"ok": healthy, "findings": [dataclasses.asdict(f) for f in findings]}, indent=2))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -20,7 +20,7 @@ EPISODE_TICKS = 80  # at most, so that the record holds several resets
 DESCRIPTION = "Exports a checkpoint to a bundle: ONNX graph, contract, parity record, model card."
 EXAMPLES = [
     "robonav export runs/quick --out policies/pretrained/quick",
-    "robonav export runs/quick --out bundles/quick --notes results.md",
+    "robonav export runs/general --out bundles/general --planner --precision fp16 --notes results.md",
 ]
 
 
@@ -37,9 +37,11 @@ class ExportArgs:
     notes: Path | None = None
     """Markdown file that is added to the model card."""
     planner: bool = False
-    """Export what planning by imagination needs as well; it takes a minute longer."""
+    """Export the imagination planner as well, as one graph; it takes some minutes longer."""
     candidates: int = 64
     """With --planner: action sequences that are dreamt at once."""
+    precision: Literal["fp32", "fp16", "int8"] = "fp32"
+    """Of the weights that are stored; what comes out must stay within the precision's tolerance."""
     scene: str = "rooms"
     """Scene whose observations, driven by the policy itself, make the parity record."""
 
@@ -55,25 +57,28 @@ def main(argv: list[str]) -> int:
 
     from deploy.bundle import check_target
     from deploy.export import export
-    from policies.onnx_dreams import PlannedDreams
     from robonav.learning.checkpoint import load_agent
     from robonav.planning.mppi import MPPIConfig
 
     check_target(args.out)
     checkpoint = load_agent(args.checkpoint)
+    planner = MPPIConfig(candidates=args.candidates) if args.planner else None
     ticks = _driven_ticks(args.scene, checkpoint)
-    sizes = PlannedDreams(args.candidates, round(MPPIConfig().from_actor * args.candidates)) if args.planner else None
-    bundle = export(checkpoint, args.out, args.name or args.out.resolve().name, ticks, notes, sizes)
+    name = args.name or args.out.resolve().name
+    bundle = export(checkpoint, args.out, name, ticks, notes, planner, args.precision)
     print(
         f"wrote {args.out}: torch and onnxruntime differ by at most {bundle.parity.max_abs_diff:.1e} "
         f"over {bundle.parity.ticks} ticks; check it anywhere with: robonav verify {args.out}"
     )
+    plans = bundle.parity.plans
+    if plans is not None:
+        print(f"planner: the same plan at {plans.same_share:.1%} of the ticks, scores within {plans.max_abs_diff:.1e}")
     return 0
 
 
 def _driven_ticks(scene: str, checkpoint: Checkpoint) -> list[dict[str, Any]]:
     """Ticks of real simulated episodes, driven by the exported policy; synthetic ones without the simulator."""
-    from deploy.export import synthetic_ticks
+    from deploy.export import situation_of, synthetic_drives
 
     try:
         import sim
@@ -81,7 +86,7 @@ def _driven_ticks(scene: str, checkpoint: Checkpoint) -> list[dict[str, Any]]:
         env = sim.make_env(scene=scene, robot=checkpoint.spec)
     except MissingDependencyError:
         print("the simulator is not installed: the parity record is made from synthetic observations")
-        return synthetic_ticks(checkpoint.spec)
+        return synthetic_drives(checkpoint.spec, situation_of(checkpoint))
     try:
         return _drive(env, checkpoint)
     finally:
@@ -102,7 +107,7 @@ def _drive(env: Any, checkpoint: Checkpoint) -> list[dict[str, Any]]:
         state, action = agent.initial_state(1), torch.zeros(1, 3)
         for tick in range(EPISODE_TICKS):
             reset = float(tick == 0)
-            ticks.append({**observation, "reset": np.float32(reset)})
+            ticks.append({**observation, "reset": np.float32(reset), "observation": env.unwrapped.observation()})
             inputs = {k: torch.from_numpy(np.asarray(v))[None] for k, v in observation.items()}
             step = agent.step(state, inputs, action, torch.tensor([reset]))
             state, action = step.state, step.action

@@ -30,7 +30,9 @@ class Dreaming(NamedTuple):
     doubt: Tensor  # (K,) sum of the priors' disagreement, each step weighted like its reward
 
 
-def dream_on(agent: Agent, now: Dreaming, wanted: Tensor, jitter: Tensor, gumbel: Tensor) -> tuple[Dreaming, Tensor]:
+def dream_on(
+    agent: Agent, now: Dreaming, wanted: Tensor, jitter: Tensor, gumbel: Tensor, doubts: bool = True
+) -> tuple[Dreaming, Tensor]:
     """One step of K dreams, and the actions (K, A) that they took: the first P follow the actor.
 
     Args:
@@ -39,6 +41,7 @@ def dream_on(agent: Agent, now: Dreaming, wanted: Tensor, jitter: Tensor, gumbel
         wanted: (K, A); the first P rows are not looked at.
         jitter: (P, A) of the actor's own actions, in its standard deviations.
         gumbel: (K, S, C) standard Gumbel noise of the latents.
+        doubts: whether the priors' disagreement is looked at.
     """
     model, behavior = agent.model, agent.behavior
     state, latent, rewards, weight, doubt = now
@@ -48,7 +51,8 @@ def dream_on(agent: Agent, now: Dreaming, wanted: Tensor, jitter: Tensor, gumbel
         action = torch.cat([(policy.mean + policy.std * jitter).clamp(-1, 1), wanted[own:]])
     state = model.advance(state, latent, action)
     prior = model.prior(state.memory, latent, action)
-    doubt = doubt + weight * model.disagreement(state.memory, latent, action, prior)
+    if doubts:
+        doubt = doubt + weight * model.disagreement(state.memory, latent, action, prior)
     latent = model.sample_with(prior, gumbel)
     features = model.features(state.memory, latent)
     rewards = rewards + weight * model.reward.mean(features)
@@ -57,11 +61,14 @@ def dream_on(agent: Agent, now: Dreaming, wanted: Tensor, jitter: Tensor, gumbel
 
 
 class CandidateDreams(nn.Module):
-    """Dreams K candidates from one state; the first P follow the actor instead of what is wanted."""
+    """Dreams K candidates from one state; the first P follow the actor instead of what is wanted.
 
-    def __init__(self, agent: Agent) -> None:
+    The priors' disagreement is looked at every `doubt_every` steps.
+    """
+
+    def __init__(self, agent: Agent, doubt_every: int = 1) -> None:
         super().__init__()
-        self.agent = agent
+        self.agent, self.doubt_every = agent, doubt_every
 
     def forward(
         self, start: WorldModelState, latent: Tensor, wanted: Tensor, jitter: Tensor, gumbel: Tensor
@@ -77,8 +84,8 @@ class CandidateDreams(nn.Module):
 
         Returns:
             (K, L, A) actions; (K,) the discounted imagined rewards; (K,) the critic's discounted value of the last
-            state; and (K,) how far the priors disagree over the horizon, 0 to 1: the mean over its steps, each weighted
-            like its reward, so that what would come after an end does not count.
+            state; and (K,) how far the priors disagree over the horizon, 0 to 1: the mean over the steps that are
+            looked at, each weighted like its reward, so that what would come after an end does not count.
         """
         model, count, horizon = self.agent.model, wanted.shape[0], wanted.shape[1]
         state = WorldModelState(*map_state(lambda x: x.expand(count, *x.shape[1:]), start))
@@ -86,17 +93,18 @@ class CandidateDreams(nn.Module):
         now = Dreaming(state, latent.expand(count, -1), none, torch.ones_like(none), none)
         actions = []
         for t in range(horizon):
-            now, action = dream_on(self.agent, now, wanted[:, t], jitter[:, t], gumbel[t])
+            looked = (t + 1) % self.doubt_every == 0
+            now, action = dream_on(self.agent, now, wanted[:, t], jitter[:, t], gumbel[t], looked)
             actions.append(action)
         value = self.agent.behavior.critic.mean(model.features(now.state.memory, now.latent))
-        return torch.stack(actions, 1), now.rewards, now.weight * value, now.doubt / horizon
+        return torch.stack(actions, 1), now.rewards, now.weight * value, now.doubt / max(horizon // self.doubt_every, 1)
 
 
 class TorchImagination:
     """`CandidateDreams` from one state of an agent, on arrays: see `robonav.planning.mppi.Imagination`."""
 
-    def __init__(self, agent: Agent, state: AgentState) -> None:
-        self._dreams, self._state = CandidateDreams(agent), state
+    def __init__(self, agent: Agent, state: AgentState, doubt_every: int = 1) -> None:
+        self._dreams, self._state = CandidateDreams(agent, doubt_every), state
         self.noise_shape = (agent.model.config.sampled_groups, agent.model.config.classes)
 
     @torch.no_grad()

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from robonav.planning.field import LocalField, field_half_m, local_field
 from robonav.planning.mppi import Imagination, MPPIConfig, Plan, PlannerState, initial_planner_state, plan
 from robonav.planning.progress import RouteAhead, change_m, progress_m, route_ahead
 from robonav.planning.situation import Situation
@@ -36,22 +37,20 @@ class LocalPlanner:
         state: PlannerState,
         observation: Observation,
         situation: Situation,
-        surroundings: Surroundings,
+        surroundings: Surroundings | LocalField,
         imagine: Imagination | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> Plan:
         """The best plan at a tick; without anybody who dreams, by its geometry and progress alone."""
         spec, c = self.spec, self.config
         if imagine is None or not c.imagination:
-            missing = {"scan": surroundings.points_m is None, "route": situation.route_odom_m is None}
+            seen = isinstance(surroundings, LocalField) or surroundings.points_m is not None
+            missing = {"scan": not seen, "route": situation.route_odom_m is None}
             if any(missing.values()):
                 stopped = self.reset(state.seed)._replace(tick=state.tick + 1)
                 why = f"stop: no {next(name for name, absent in missing.items() if absent)}"
                 return Plan(stopped.plan[0], stopped.plan, 0.0, 0, 0, why, stopped)
-        route: RouteAhead | None = None
-        if c.progress and situation.route_odom_m is not None:
-            length_m = spec.vx_max_mps * (c.horizon * spec.dt_s + c.sweep.tail_s) + 1.0
-            route = route_ahead(situation.route_odom_m, situation.progress_m, observation, length_m)
+        route = self.route(observation, situation)
 
         def price(actions: Singles) -> Singles:
             swept = sweep(actions, observation, surroundings, spec, c.sweep)
@@ -62,9 +61,24 @@ class LocalPlanner:
                 cost = cost - gain + change_m(spec.action_to_velocity(actions[:, 0]), observation, c.route)
             return cost
 
-        commands = reachable_commands(spec, observation.twist_base, c.samples)
-        constants = spec.velocity_to_action(commands).astype(np.float32)
-        return plan(imagine, state, c, price, clock, constants)
+        return plan(imagine, state, c, price, clock, self.constants(observation))
+
+    @property
+    def seconds(self) -> float:
+        """How long a plan is swept."""
+        return self.config.horizon * self.spec.dt_s + self.config.sweep.tail_s
+
+    def route(self, observation: Observation, situation: Situation) -> RouteAhead | None:
+        """What is left of the route, as far as plans reach."""
+        if not self.config.progress or situation.route_odom_m is None:
+            return None
+        length_m = self.spec.vx_max_mps * self.seconds + 1.0
+        return route_ahead(situation.route_odom_m, situation.progress_m, observation, length_m)
+
+    def constants(self, observation: Observation) -> Singles:
+        """(M, 3) constant actions whose commands the robot can reach."""
+        commands = reachable_commands(self.spec, observation.twist_base, self.config.samples)
+        return self.spec.velocity_to_action(commands).astype(np.float32)
 
 
 class PilotState(NamedTuple):
@@ -83,10 +97,14 @@ class Move(NamedTuple):
 
 
 class LocalPilot:
-    """A local planner with the surroundings it plans in: what policies that plan share. Holds constants only."""
+    """A local planner with the surroundings it plans in: what policies that plan share. Holds constants only.
 
-    def __init__(self, spec: RobotSpec, config: MPPIConfig | None = None) -> None:
-        self.spec = spec
+    It sweeps the footprint through the points of the surroundings, or, `on_field`, through a field of them, as
+    exported planners do.
+    """
+
+    def __init__(self, spec: RobotSpec, config: MPPIConfig | None = None, on_field: bool = False) -> None:
+        self.spec, self.on_field = spec, on_field
         self.planner, self.tracker = LocalPlanner(spec, config), SurroundingsTracker(spec)
 
     def reset(self, seed: int) -> PilotState:
@@ -97,10 +115,25 @@ class LocalPilot:
         self, state: PilotState, observation: Observation, situation: Situation, imagine: Imagination | None = None
     ) -> Move:
         """The best plan at a tick, among what the situation's tracks say moves."""
-        tracked = None if situation.of_beam is None else (situation.tracks, situation.of_beam)
-        surroundings = self.tracker.update(state.surroundings, observation, tracked)
-        found = self.planner.plan(state.planner, observation, situation, surroundings, imagine)
+        surroundings = self.surroundings(state, observation, situation)
+        seen: Surroundings | LocalField = surroundings
+        if self.on_field and surroundings.points_m is not None:
+            seen = self.field(surroundings, observation)
+        found = self.planner.plan(state.planner, observation, situation, seen, imagine)
         return Move(PilotState(surroundings, found.state), found, imagined_path(observation, found.actions, self.spec))
+
+    def surroundings(self, state: PilotState, observation: Observation, situation: Situation) -> Surroundings:
+        """What stands and moves after this observation."""
+        tracked = None if situation.of_beam is None else (situation.tracks, situation.of_beam)
+        return self.tracker.update(state.surroundings, observation, tracked)
+
+    def field(self, surroundings: Surroundings, observation: Observation) -> LocalField:
+        """The same as a grid and discs."""
+        movers, tracks = self.tracker.movers, surroundings.tracks
+        moving = np.zeros(len(tracks.seen), bool) if movers is None else movers.moving(tracks)
+        beyond_m = 3 * self.planner.config.sweep.clearance_decay_m
+        half_m = field_half_m(self.spec, self.planner.seconds, beyond_m)
+        return local_field(surroundings, moving, observation.pose_odom_base, half_m)
 
 
 def imagined_path(observation: Observation, actions: Singles, spec: RobotSpec) -> Singles:

@@ -169,18 +169,20 @@ def plan(
         return np.zeros(len(actions), np.float32) if geometry is None else np.asarray(geometry(actions), np.float32)
 
     begin = clock()
-    rng = np.random.default_rng((planner.seed % 2**63, planner.tick))
-    dreamer = _Dreamer(imagine, config, rng) if imagine is not None and config.imagination else None
+    dreams = imagine is not None and config.imagination
+    shape = imagine.noise_shape if imagine is not None and dreams else (0, 0)
+    noise = draw_noise(planner, config, shape, len(constants))
+    dreamer = _Dreamer(imagine, config, noise) if imagine is not None and dreams else None
     best = mean = np.concatenate([planner.plan[1:], planner.plan[-1:]])
     score, rejected, played, longest = -np.inf, 0, 0, 0.0
     for round_ in range(config.rounds):
         started = clock()
         if played and config.deadline_ms is not None and 1e3 * (started + longest - begin) > config.deadline_ms:
             break
-        wanted = _proposals(rng, best, mean, round_, config, constants)
+        wanted = _proposals(noise.plans[round_], best, mean, round_, config, constants)
         actions, scores = wanted, -price(wanted)
         if dreamer is not None:
-            actions, scores = dreamer.dream(wanted, scores, price)
+            actions, scores = dreamer.dream(wanted, scores, round_, price)
         finite = np.isfinite(scores)
         rejected += int((~finite).sum())
         played += 1
@@ -201,16 +203,53 @@ def plan(
     return Plan(best[0], best, score, rejected, played, "mppi", PlannerState(best, planner.seed, following))
 
 
+class Noise(NamedTuple):
+    """All that is random in a tick; standard normal, exponential and Gumbel numbers."""
+
+    actor: Singles  # (P, L, A) of the actor's proposals
+    latent: Singles  # (L, 1, S, C) exponential, of the latents: all candidates of all rounds have the same luck
+    plans: Singles  # (R, K, knots, A) of the other proposals
+    choice: tuple[NDArray[np.float64], ...]  # for each round, Gumbel, of which candidates are dreamt
+
+
+def draw_noise(planner: PlannerState, config: MPPIConfig, noise_shape: tuple[int, int], constants: int) -> Noise:
+    """The noise of a tick: the same for the same seed and tick.
+
+    Args:
+        planner: has both.
+        config: the dials.
+        noise_shape: S, C of the imagination; (0, 0) where nobody dreams.
+        constants: how many constant commands are candidates of the first round.
+    """
+    rng = np.random.default_rng((planner.seed % 2**63, planner.tick))
+    c, dreams = config, noise_shape != (0, 0)
+    actor = rng.standard_normal((round(c.from_actor * c.candidates) * dreams, c.horizon, ACTION_SIZE), np.float32)
+    latent = rng.standard_exponential((c.horizon, 1, *noise_shape), np.float32) + np.float32(1e-20)
+    plans, choice = [], []
+    for round_ in range(c.rounds):
+        plans.append(rng.standard_normal((c.candidates, max(c.knots, 2), ACTION_SIZE), np.float32))
+        more = constants * (c.primitives and round_ == 0)
+        choice.append(rng.gumbel(size=(c.candidates + more) * dreams))
+    return Noise(actor, latent, np.stack(plans), tuple(choice))
+
+
+def knot_shares(config: MPPIConfig) -> Singles:
+    """(L, knots) share of each knot at each tick: straight lines between knots."""
+    at = np.linspace(0, config.knots - 1, config.horizon) if config.knots > 1 else np.zeros(config.horizon)
+    before = np.minimum(at.astype(int), max(config.knots - 2, 0))
+    share = (at - before).astype(np.float32)
+    shares = np.zeros((config.horizon, max(config.knots, 2)), np.float32)
+    rows = np.arange(config.horizon)
+    shares[rows, before], shares[rows, before + 1] = 1 - share, share
+    return shares
+
+
 def _proposals(
-    rng: np.random.Generator, best: Singles, mean: Singles, round_: int, config: MPPIConfig, constants: Singles
+    drawn: Singles, best: Singles, mean: Singles, round_: int, config: MPPIConfig, constants: Singles
 ) -> Singles:
     """(K, L, A): best and mean so far, smooth noise round each, and in the first round all constants on top."""
-    count, horizon = config.candidates, config.horizon
-    at = np.linspace(0, config.knots - 1, horizon) if config.knots > 1 else np.zeros(horizon)
-    before = np.minimum(at.astype(int), max(config.knots - 2, 0))
-    share = (at - before).astype(np.float32)[:, None]
-    drawn = rng.standard_normal((count, max(config.knots, 2), ACTION_SIZE), np.float32)
-    noise = drawn[:, before] * (1 - share) + drawn[:, before + 1] * share
+    horizon = config.horizon
+    noise = np.einsum("lj,kja->kla", knot_shares(config), drawn)
     noise[:2] = 0.0
     wanted = np.float32(config.noise_std * 0.5**round_) * noise
     wanted[0::2] += best
@@ -225,31 +264,40 @@ class _Dreamer:
     """Dreams the promising candidates of a round: drawn without replacement by the softmax of their price.
 
     All of them, in all rounds, are dreamt with the same noise in the latents: what differs between scores is then the
-    plans, not their luck.
+    plans, not their luck. For the same reason the actor's own dreams are the same in all rounds, and are dreamt once.
     """
 
-    def __init__(self, imagine: Imagination, config: MPPIConfig, rng: np.random.Generator) -> None:
-        self._imagine, self._config, self._rng = imagine, config, rng
+    def __init__(self, imagine: Imagination, config: MPPIConfig, noise: Noise) -> None:
+        self._imagine, self._config, self._choice = imagine, config, noise.choice
         self._own = round(config.from_actor * config.candidates)
-        size, horizon = config.candidates, config.horizon
-        jitter = rng.standard_normal((self._own, horizon, ACTION_SIZE), np.float32)
+        jitter = noise.actor.copy()
         jitter[:1] = 0.0
         self._jitter = np.float32(config.actor_noise) * jitter
-        luck = -np.log(rng.standard_exponential((horizon, 1, *imagine.noise_shape), np.float32) + np.float32(1e-20))
-        self._gumbel = np.repeat(luck, size, axis=1)
+        self._gumbel = np.repeat(-np.log(noise.latent), config.candidates, axis=1)
+        self._actors: tuple[Singles, Singles] | None = None
 
-    def dream(self, wanted: Singles, scores: Singles, price: Callable[[Singles], Singles]) -> tuple[Singles, Singles]:
+    def dream(
+        self, wanted: Singles, scores: Singles, round_: int, price: Callable[[Singles], Singles]
+    ) -> tuple[Singles, Singles]:
         """Actions (K, L, A), the actor's first, and scores (K,), of plans with scores from their geometry."""
         c = self._config
         room = c.candidates - self._own
         if len(wanted) > room:
             finite = np.where(np.isfinite(scores), scores, -np.inf)
-            luck = finite / c.temperature + self._rng.gumbel(size=len(wanted))
+            luck = finite / c.temperature + self._choice[round_][: len(wanted)]
             luck[finite.argmax()] = np.inf  # the best one always
             chosen = np.argsort(-luck, kind="stable")[:room]
             wanted, scores = wanted[chosen], scores[chosen]
-        filled = np.concatenate([np.zeros((self._own, *wanted.shape[1:]), np.float32), wanted])
-        actions, rewards, values, doubts = self._imagine(filled, self._jitter, self._gumbel[:, : len(filled)])
+        if self._actors is not None and not len(wanted):
+            return self._actors
+        own = 0 if self._actors is not None else self._own
+        filled = np.concatenate([np.zeros((own, *wanted.shape[1:]), np.float32), wanted])
+        actions, *dreamt = self._imagine(filled, self._jitter[:own], self._gumbel[:, : len(filled)])
+        rewards, values, doubts = dreamt
         returns = c.rewards * rewards + c.value * values - np.float32(c.disagreement_weight) * doubts
-        scores = np.concatenate([-price(actions[: self._own]), scores]) if self._own else scores
-        return actions, np.float32(c.imagination_weight) * returns + scores
+        scores = np.concatenate([-price(actions[:own]), scores]) if own else scores
+        scores = np.float32(c.imagination_weight) * returns + scores
+        if self._actors is None:
+            self._actors = actions[:own], scores[:own]
+            return actions, scores
+        return np.concatenate([self._actors[0], actions]), np.concatenate([self._actors[1], scores])

@@ -14,8 +14,9 @@ from robonav.planning.routes import cumulative_length_m, points_at
 from robonav.types import Observation
 
 Singles = NDArray[np.float32]
-_STEP_M = 0.1  # of the route's points
-_AIM_M = 0.6  # how far ahead of a plan's end the route is looked at for the heading
+STEP_M = 0.1  # of the route's points
+AIM_POINTS = 6  # how far ahead of a plan's end the route is looked at for the heading
+NEAR_M = 0.05  # a point nearer than this has no direction
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ def route_ahead(
 ) -> RouteAhead:
     """The next `length_m` of a route (n, 2) of which the robot has done `progress_m`, and the route's end."""
     whole_m = float(cumulative_length_m(route_odom_m)[-1])
-    arc_m = np.append(np.arange(0.0, length_m, _STEP_M) + progress_m, whole_m)
+    arc_m = np.append(np.arange(0.0, length_m, STEP_M) + progress_m, whole_m)
     line = inverse_transform_points(observation.pose_odom_base, points_at(route_odom_m, arc_m))
     points = (line[:, 0] + 1j * line[:, 1]).astype(np.complex64)
     return RouteAhead(points[:-1], complex(points[-1]), max(whole_m - progress_m, 0.0))
@@ -89,9 +90,9 @@ def progress_m(
     line = route.line
     beside = np.abs(ends[:, None] - line[None])
     nearest = beside.argmin(axis=1)
-    aim = line[np.minimum(nearest + round(_AIM_M / _STEP_M), len(line) - 1)] - ends
-    off = np.where(np.abs(aim) < 0.05, 0.0, np.abs(np.angle(aim * np.exp(-1j * yaw))))
-    gain = _STEP_M * nearest - config.route_weight * beside[rows, nearest] - config.heading_weight * off
+    aim = line[np.minimum(nearest + AIM_POINTS, len(line) - 1)] - ends
+    off = np.where(np.abs(aim) < NEAR_M, 0.0, np.abs(np.angle(aim * np.exp(-1j * yaw))))
+    gain = STEP_M * nearest - config.route_weight * beside[rows, nearest] - config.heading_weight * off
     there = (np.abs(positions - np.complex64(route.end)) < config.arrival_m) & (np.arange(len(time_s)) < free[:, None])
     left_s = time_s[-1] - time_s[there.argmax(axis=1)]
     return np.asarray(np.where(there.any(axis=1), route.length_m + full_mps * left_s, gain), np.float32)

@@ -9,18 +9,21 @@ leads. Prices are in metres of progress.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from robonav.errors import ConfigError, explain
+from robonav.planning.field import LocalField, footprint_spots, movers_distance_m, spots_distance_m
 from robonav.planning.rollouts import footprint_distance_m, poses_under, velocities_under
 from robonav.planning.surroundings import Surroundings, still_and_moving
 from robonav.types import Observation, RobotSpec
 
 Singles = NDArray[np.float32]
-_ESCAPE_M = 1e-3
+ESCAPE_M = 1e-3
+Complexes = NDArray[np.complex64]
+Floats = NDArray[np.floating]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,11 @@ class SweepConfig:
             if getattr(self, name) == 0:
                 raise ConfigError(explain(f"sweep: {name}", "above 0", 0))
 
+    @property
+    def tail_steps(self) -> int:
+        """Steps of the tail."""
+        return round(self.tail_s / self.tail_step_s)
+
 
 class Sweep(NamedTuple):
     """What K plans lead to over T steps, in the base frame of now."""
@@ -74,28 +82,116 @@ class Sweep(NamedTuple):
     cost: Singles  # (K,) m of progress
 
 
+class Clearance(Protocol):
+    """Distances from a footprint at poses to what is round it."""
+
+    def ahead_m(self, positions: Complexes, yaw_rad: Singles, time_s: Floats) -> Singles:
+        """(K, T) at poses (K, T) at times (T,) from now, movers carried forward."""
+        ...
+
+    def beside_m(self, positions: Complexes, yaw_rad: Singles, time_s: Floats) -> tuple[Singles, Singles] | None:
+        """(K, T) to movers that stop now, and to those that turn back now; None without movers."""
+        ...
+
+    def here_m(self) -> float:
+        """Where the robot is now."""
+        ...
+
+
+class PointClearance:
+    """To points of the surroundings, exactly."""
+
+    def __init__(
+        self,
+        surroundings: Surroundings,
+        observation: Observation,
+        spec: RobotSpec,
+        time_s: Floats,
+        reach_m: float,
+        growth_mps: float,
+    ) -> None:
+        instants, pose = np.concatenate([[0.0], time_s]), observation.pose_odom_base
+        self._spec, self._growth_mps = spec, growth_mps
+        self._still, moving = still_and_moving(surroundings, pose, instants, reach_m)
+        self._now, self._moving = moving[0], moving[1:]
+
+    def ahead_m(self, positions: Complexes, yaw_rad: Singles, time_s: Floats) -> Singles:
+        """See `Clearance`."""
+        moving = footprint_distance_m(self._spec, positions, yaw_rad, self._moving)
+        moving = moving - (self._growth_mps * time_s).astype(np.float32)
+        return np.minimum(moving, footprint_distance_m(self._spec, positions, yaw_rad, self._still))
+
+    def beside_m(self, positions: Complexes, yaw_rad: Singles, time_s: Floats) -> tuple[Singles, Singles] | None:
+        """See `Clearance`."""
+        if not len(self._now):
+            return None
+        turned = 2 * self._now - self._moving[: len(time_s)]
+        stopped, back = (footprint_distance_m(self._spec, positions, yaw_rad, at) for at in (self._now, turned))
+        return stopped, back
+
+    def here_m(self) -> float:
+        """See `Clearance`."""
+        points = np.concatenate([self._still, self._now])
+        pose = np.zeros((1, 1), np.complex64), np.zeros((1, 1), np.float32)
+        return float(footprint_distance_m(self._spec, *pose, points)[0, 0])
+
+
+class FieldClearance:
+    """To a `LocalField`: what an exported planner computes."""
+
+    def __init__(self, field: LocalField, spec: RobotSpec, growth_mps: float) -> None:
+        self._field, self._spec, self._spots = field, spec, footprint_spots(spec)
+        self._growth_mps = growth_mps
+        x, y, vx, vy, self._radius = field.movers.T
+        self._now, self._velocity = (x + 1j * y).astype(np.complex64), (vx + 1j * vy).astype(np.complex64)
+
+    def ahead_m(self, positions: Complexes, yaw_rad: Singles, time_s: Floats) -> Singles:
+        """See `Clearance`."""
+        still = spots_distance_m(self._field, positions, yaw_rad, self._spots)
+        time = np.asarray(time_s, np.float32)
+        return np.minimum(still, self._to_movers(positions, yaw_rad, time) - np.float32(self._growth_mps) * time)
+
+    def beside_m(self, positions: Complexes, yaw_rad: Singles, time_s: Floats) -> tuple[Singles, Singles] | None:
+        """See `Clearance`."""
+        time = np.asarray(time_s, np.float32)
+        return self._to_movers(positions, yaw_rad, 0 * time), self._to_movers(positions, yaw_rad, -time)
+
+    def here_m(self) -> float:
+        """See `Clearance`."""
+        pose = np.zeros((1, 1), np.complex64), np.zeros((1, 1), np.float32)
+        return float(self.ahead_m(*pose, np.zeros(1))[0, 0])
+
+    def _to_movers(self, positions: Complexes, yaw_rad: Singles, time_s: Singles) -> Singles:
+        centre = self._now[None] + time_s[:, None] * self._velocity[None]
+        return movers_distance_m(self._spec, positions, yaw_rad, centre, self._radius)
+
+
 def sweep(
     actions: NDArray[np.floating],
     observation: Observation,
-    surroundings: Surroundings,
+    surroundings: Surroundings | LocalField,
     spec: RobotSpec,
     config: SweepConfig,
 ) -> Sweep:
-    """Rolls out plans (K, L, 3) of normalised actions, one a tick, with the last one going on, and prices touches."""
-    c, horizon, tail = config, actions.shape[1], round(config.tail_s / config.tail_step_s)
+    """Rolls out plans (K, L, 3) of normalised actions, one a tick, with the last one going on, and prices touches.
+
+    The footprint is swept through points of the surroundings, or through a field of them.
+    """
+    c, horizon, tail = config, actions.shape[1], config.tail_steps
     dt_s = np.concatenate([np.full(horizon, spec.dt_s), np.full(tail, c.tail_step_s)])
     time_s, steps = np.cumsum(dt_s), horizon + tail
     commands = spec.action_to_velocity(actions)
     commands = np.concatenate([commands, np.repeat(commands[:, -1:], tail, axis=1)], axis=1)
     velocities = velocities_under(spec, observation.twist_base, commands, steps, dt_s)
     positions, yaw = poses_under(velocities, dt_s)
-    reach_m = float(np.abs(positions).max()) + spec.radius_m + 3 * c.clearance_decay_m
-    margin_m = c.growth_mps * time_s
+    clearance: Clearance
+    if isinstance(surroundings, LocalField):
+        clearance = FieldClearance(surroundings, spec, c.growth_mps)
+    else:
+        reach_m = float(np.abs(positions).max()) + spec.radius_m + 3 * c.clearance_decay_m + c.growth_mps * time_s[-1]
+        clearance = PointClearance(surroundings, observation, spec, time_s, float(reach_m), c.growth_mps)
     instants = np.concatenate([[0.0], time_s])
-    still, moving = still_and_moving(surroundings, observation.pose_odom_base, instants, reach_m + float(margin_m[-1]))
-    now, moving = moving[0], moving[1:]
-    distance = footprint_distance_m(spec, positions, yaw, moving) - margin_m.astype(np.float32)  # (K, T)
-    distance = np.minimum(distance, footprint_distance_m(spec, positions, yaw, still)) - np.float32(c.margin_m)
+    distance = clearance.ahead_m(positions, yaw, time_s) - np.float32(c.margin_m)  # (K, T)
     touched = distance < 0
     free = np.where(touched.any(axis=1), touched.argmax(axis=1), steps)
     free_s = instants[free]
@@ -103,18 +199,19 @@ def sweep(
     closeness = np.exp(-np.maximum(distance, 0.0) / np.float32(c.clearance_decay_m))
     mean = (closeness * counted).sum(axis=1) / counted.sum(axis=1)
     cost = c.collision_weight * (1.0 - free_s / time_s[-1]) + c.clearance_weight * mean
-    braking_s = _braking_s(spec, commands[:, 0])
-    forbidden = (free < steps) & (free_s <= braking_s)
+    forbidden = (free < steps) & (free_s <= _braking_s(spec, commands[:, 0]))
     soon = int(np.searchsorted(time_s, c.doubt_s + 1e-6))
-    if len(now) and soon and (c.stop_weight or c.turn_weight):
-        for weight, otherwise in ((c.stop_weight, now), (c.turn_weight, 2 * now - moving[:soon])):
-            touched = footprint_distance_m(spec, positions[:, :soon], yaw[:, :soon], otherwise) < c.margin_m
+    beside = None
+    if soon and (c.stop_weight or c.turn_weight):
+        beside = clearance.beside_m(positions[:, :soon], yaw[:, :soon], time_s[:soon])
+    if beside is not None:
+        for weight, apart in zip((c.stop_weight, c.turn_weight), beside, strict=True):
+            touched = apart < c.margin_m
             safe_s = np.where(touched.any(axis=1), instants[touched.argmax(axis=1)], c.doubt_s)
             cost = cost + weight * np.maximum(1.0 - safe_s / c.doubt_s, 0.0)
-    points = np.concatenate([still, now])
-    here = footprint_distance_m(spec, np.zeros((1, 1), np.complex64), np.zeros((1, 1), np.float32), points)
-    if here[0, 0] < c.margin_m:  # too close already: whatever leads away from it is welcome
-        forbidden &= distance[:, min(1, steps - 1)] <= here[0, 0] - c.margin_m + _ESCAPE_M
+    here_m = clearance.here_m()
+    if here_m < c.margin_m:  # too close already: whatever leads away from it is welcome
+        forbidden &= distance[:, min(1, steps - 1)] <= here_m - c.margin_m + ESCAPE_M
     forbidden &= np.abs(commands).max(axis=(1, 2)) > 0  # standing still is always allowed
     return Sweep(positions, yaw, free, time_s, np.asarray(cost + c.forbidden * forbidden, np.float32))
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from deploy import bundle as bundles
-from deploy.bundle import ParityRecording, load_bundle, load_parity, write_bundle
+from deploy.bundle import TOLERANCES, ParityRecording, load_bundle, load_parity, write_bundle
 from deploy.verify import verify
 from policies.bundle import encode_manifest
 from policies.contract import BundleContract
@@ -137,11 +137,17 @@ def test_the_bundles_that_ship_load() -> None:
 
 
 def test_a_wide_tolerance_in_the_manifest_does_not_let_a_bundle_pass(
-    tmp_path: Path, graph: bytes, contract: BundleContract, make_parity: Callable[..., ParityRecording]
+    tmp_path: Path,
+    graph: bytes,
+    contract: BundleContract,
+    make_parity: Callable[..., ParityRecording],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     parity = make_parity(graph, contract)
     parity.outputs["action"][17] += 0.01
-    write_bundle(tmp_path / "b", graph, contract, parity, "card", tolerance=1.0)
+    with monkeypatch.context() as wide:
+        wide.setitem(TOLERANCES, "fp32", 1.0)
+        assert write_bundle(tmp_path / "b", graph, contract, parity, "card").parity.tolerance == 1.0
     with pytest.raises(BundleError, match=r"at most 0\.0001"):
         verify(tmp_path / "b")
 

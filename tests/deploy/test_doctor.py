@@ -84,7 +84,7 @@ def test_a_machine_that_cannot_keep_time(
     monkeypatch.setattr(doctor, "pace", lambda seconds: ([late_ms] * 40, period_pct))
     (finding,) = only(patient, "warning")
     assert finding.what == "pace"
-    assert "priority" in finding.do
+    assert "a priority of their own" in finding.do
 
 
 @pytest.mark.parametrize(("step_ns", "level"), [(200_000, "warning"), (-5, "error"), (0, "warning"), (50, "ok")])
@@ -217,6 +217,8 @@ def test_the_command(tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFi
     words = ["doctor", "--bundle", str(tiny_bundle), "--log", str(tmp_path / "a.mcap")]
     assert main([*words, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["ok"]
+    assert main([*words, "--reach", "127.0.0.1:1", "--json"]) == 1
+    assert [f["what"] for f in json.loads(capsys.readouterr().out)["findings"] if f["level"] != "ok"] == ["reach"]
     assert main([*words, "--listen", "tcp://192.0.2.1:5600", "--json"]) == 1
     shown = json.loads(capsys.readouterr().out)
     assert not shown["ok"]

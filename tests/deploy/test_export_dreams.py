@@ -12,7 +12,7 @@ from tiny import AGENT
 
 from deploy.bundle import load_bundle
 from deploy.drivers import room_scan
-from deploy.export import export, synthetic_ticks
+from deploy.export import export, synthetic_drives, synthetic_ticks
 from policies.bundle_policy import BundlePolicy
 from policies.onnx_dreams import PlannedDreams
 from policies.registry import make_policy
@@ -21,10 +21,13 @@ from robonav.errors import BundleError, ConfigError, PolicyError
 from robonav.imagination.agent import Agent
 from robonav.imagination.candidates import TorchImagination
 from robonav.learning.checkpoint import load_agent, save_agent
+from robonav.planning.mppi import MPPIConfig
+from robonav.planning.situation import SituationConfig
 from robonav.types import Observation
 from robonav.world_model.encoders import EncoderConfig
 
 SPEC = load_robot("a1")
+DIALS = MPPIConfig(candidates=10, horizon=5, samples=(3, 2, 3))
 SIZES = PlannedDreams(candidates=10, own=4, horizon=5)
 READS_ALL = replace(
     AGENT,
@@ -50,7 +53,7 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def bundle_folder(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("bundles") / "dreamer"
-    export(load_agent(run_folder), out, "dreamer", synthetic_ticks(SPEC), planner=SIZES)
+    export(load_agent(run_folder), out, "dreamer", synthetic_drives(SPEC, SituationConfig()), planner=DIALS)
     return out
 
 

@@ -119,6 +119,8 @@ def test_the_recorded_verdict_comes_at_its_time(tmp_path: Path, outcome: str) ->
 
 
 def test_what_cannot_be_replayed(log: Path, tmp_path: Path) -> None:
+    with pytest.raises(RobonavError, match=r"path=a\.mcap"):
+        ReplayedLogDriver()
     with pytest.raises(RobonavError, match="cannot be read"):
         ReplayedLogDriver(tmp_path / "none.mcap")
     with pytest.raises(RobonavError, match="use --robot a1"):

@@ -1,0 +1,166 @@
+"""The imagination planner as one ONNX graph: proposals, prices, dreams, scores and refinement, without a loop.
+
+`robonav.planning.mppi.plan` with `robonav.planning.local`'s prices is the same in numpy and torch, round by round. The
+last plan goes in as a state and the next one comes out; all noise comes in (`policies.planner_layout`).
+
+Shape letters: K candidates, P of them the actor's, L horizon, A action size, M constant commands.
+"""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+
+from deploy.export_pricing import Pricing
+from deploy.export_rollout import Dreamt, Rollouts, Start, is_quick
+from deploy.graph import Graph
+from policies.contract import NEXT_PREFIX, STATE_PREFIX
+from policies.onnx_planner import LAYOUT_KEY
+from policies.planner_layout import PLAN, PlannerLayout
+from robonav.config import to_mapping
+from robonav.errors import BundleError, explain
+from robonav.imagination.agent import Agent
+from robonav.planning.mppi import knot_shares
+from robonav.types import ACTION_SIZE
+
+NEVER = -1e30  # score of a candidate that is not finite, or is none
+
+
+def planner_to_onnx(agent: Agent, layout: PlannerLayout) -> bytes:
+    """The serialised graph; static shapes, named as `policies.planner_layout` says.
+
+    Raises:
+        BundleError: the agent's memory cannot be unrolled.
+    """
+    if not is_quick(agent):
+        pattern = agent.config.model.backbone.pattern
+        do = "train with such a backbone, or export without --planner"
+        raise BundleError(explain("planner", "a memory of Mamba-3 layers (M) and MLPs", f"'{pattern}'", do))
+    g = Graph("planner")
+    names = [name for name, _ in agent.initial_state(1).tensors()]
+    for name, tensor in agent.initial_state(1).tensors():
+        g.input(STATE_PREFIX + name, tuple(tensor.shape))
+    g.input(STATE_PREFIX + PLAN, (layout.config.horizon, ACTION_SIZE))
+    for name, shape in layout.inputs().items():
+        g.input(name, shape)
+    layers = {name: STATE_PREFIX + name for name in names if name not in ("memory", "latent")}
+    start = Start(STATE_PREFIX + "memory", STATE_PREFIX + "latent", layers)
+    return _Planner(g, agent, layout, start).written()
+
+
+class _Planner:
+    def __init__(self, g: Graph, agent: Agent, layout: PlannerLayout, start: Start) -> None:
+        c = layout.config
+        self.g, self.layout, self.c, self.own = g, layout, c, layout.own
+        self.room = c.candidates - layout.own
+        self.pricing = Pricing(g, layout)
+        odds = g.op("Reciprocal", "noise.latent")
+        self.rollouts = Rollouts(g, agent, start, odds, c.horizon, layout.doubt_every)
+        self._plans = g.split("noise.plans", [1] * c.rounds, axis=0)
+        self._choice = g.split("noise.choice", [1] * c.rounds, axis=0)
+
+    def written(self) -> bytes:
+        """All rounds, and what comes out."""
+        g, c = self.g, self.c
+        plan = STATE_PREFIX + PLAN
+        moved = g.concat(g.slice(plan, 1, c.horizon, 0), g.slice(plan, c.horizon - 1, c.horizon, 0), axis=0)
+        best = mean = moved
+        score = g.constant(np.array([NEVER], np.float32))
+        rejected = g.constant(np.zeros(1, np.float32))
+        actors: tuple[str, str] | None = None
+        for round_ in range(c.rounds):
+            wanted, count = self._proposed(best, mean, round_)
+            wanted, scores = self._chosen(wanted, count, round_)
+            actions, returns = self._dreamt(wanted, actors is None)
+            if actors is None:
+                own = g.slice(actions, 0, self.own, 0)
+                scores = g.concat(g.op("Neg", self.pricing.price(own, self.own)), scores, axis=0)
+                scores = g.op("Add", scores, returns)
+                actors = own, g.slice(scores, 0, self.own, 0)
+            else:
+                actions = g.concat(actors[0], actions, axis=0)
+                scores = g.concat(actors[1], g.op("Add", scores, returns), axis=0)
+            scores, lost = self._finite(scores)
+            rejected = g.op("Add", rejected, lost)
+            top = g.op("ReduceMax", scores, keepdims=1)
+            mean = self._mean(actions, scores, top, mean)
+            here = g.op("Gather", actions, g.op("ArgMax", scores, axis=0, keepdims=0), axis=0)
+            better = g.op("Greater", top, score)
+            best, score = g.op("Where", better, here, best), g.op("Max", top, score)
+        found = g.op("Greater", score, NEVER / 2)
+        best = g.op("Where", found, best, 0.0)  # else it stops
+        g.output(g.reshape(g.slice(best, 0, 1, 0), ACTION_SIZE), "action", (ACTION_SIZE,))
+        g.output(g.op("Where", found, score, 0.0), "score", (1,))
+        g.output(g.op("Cast", found, to=1), "found", (1,))
+        g.output(rejected, "rejected", (1,))
+        g.output(best, NEXT_PREFIX + PLAN, (c.horizon, ACTION_SIZE))
+        return g.to_bytes({LAYOUT_KEY: json.dumps(to_mapping(self.layout), sort_keys=True)})
+
+    def _proposed(self, best: str, mean: str, round_: int) -> tuple[str, int]:
+        """Proposals (n, L, A) round the best plan and round the mean, in the first round constants too; and n."""
+        g, c = self.g, self.c
+        noise = g.op("MatMul", knot_shares(c), g.reshape(self._plans[round_], c.candidates, -1, ACTION_SIZE))
+        std = np.full((c.candidates, 1, 1), c.noise_std * 0.5**round_, np.float32)
+        std[:2] = 0.0  # best and mean themselves
+        even = (np.arange(c.candidates) % 2 == 0)[:, None, None]
+        wanted = g.op("Add", g.op("Mul", noise, std), g.op("Where", even, best, mean))
+        count = c.candidates
+        if round_ == 0 and self.layout.constants:
+            kept_up = g.reshape("constants", self.layout.constants, 1, ACTION_SIZE)
+            wanted = g.concat(wanted, g.expand(kept_up, self.layout.constants, c.horizon, ACTION_SIZE), axis=0)
+            count += self.layout.constants
+        return g.op("Clip", wanted, -1.0, 1.0), count
+
+    def _chosen(self, wanted: str, count: int, round_: int) -> tuple[str, str]:
+        """Those (K - P, L, A) that are dreamt, and their scores by geometry: drawn by the softmax of their price."""
+        g = self.g
+        scores = g.op("Neg", self.pricing.price(wanted, count))
+        if count > self.c.candidates:
+            known = g.concat(np.ones(self.c.candidates, np.float32), "known", axis=0)
+            scores = g.op("Where", g.op("Greater", known, 0.5), scores, NEVER)
+        if count <= self.room:
+            return wanted, scores
+        luck = g.reshape(g.slice(self._choice[round_], 0, count, 1), count)
+        luck = g.op("Add", g.op("Mul", scores, 1 / self.c.temperature), luck)
+        first = g.op("Equal", np.arange(count), g.op("ArgMax", scores, axis=0, keepdims=1))
+        luck = g.op("Where", first, -NEVER, luck)  # the best one always
+        _, chosen = g.ops("TopK", luck, np.array([self.room], np.int64), outputs=2, axis=0)
+        return g.op("Gather", wanted, chosen, axis=0), g.op("Gather", scores, chosen, axis=0)
+
+    def _dreamt(self, wanted: str, first: bool) -> tuple[str, str]:
+        """Actions and what imagination says of them; in the first round the actor's own in front."""
+        g, c = self.g, self.c
+        if not first:
+            found = self.rollouts.dream(wanted, self.room)
+        else:
+            std = np.full((self.own, 1, 1), c.actor_noise, np.float32)
+            std[:1] = 0.0
+            found = self.rollouts.dream(wanted, c.candidates, g.op("Mul", "noise.actor", std), self.own)
+        return found.actions, self._returns(found)
+
+    def _returns(self, found: Dreamt) -> str:
+        g, c = self.g, self.c
+        parts = [g.op("Mul", found.doubts, -c.disagreement_weight)]
+        parts += [found.rewards] * c.rewards + [found.values] * c.value
+        return g.op("Mul", g.op("Sum", *parts), c.imagination_weight)
+
+    def _finite(self, scores: str) -> tuple[str, str]:
+        """Scores (K,), those that are not finite or belong to nobody at NEVER, and how many are not finite (1,)."""
+        g = self.g
+        wrong = g.op("Or", g.op("IsNaN", scores), g.op("IsInf", scores))
+        lost = g.op("ReduceSum", g.op("Cast", wrong, to=1), keepdims=1)
+        return g.op("Where", wrong, NEVER, scores), lost
+
+    def _mean(self, actions: str, scores: str, top: str, before: str) -> str:
+        """(L, A) mean of the actions, by the softmax of the scores."""
+        g, c = self.g, self.c
+        weights = g.op("Exp", g.op("Mul", g.op("Sub", scores, top), 1 / c.temperature))
+        counts = g.op("Cast", g.op("Greater", scores, NEVER / 2), to=1)
+        weights = g.op("Mul", weights, counts)
+        total = g.op("ReduceSum", weights, keepdims=1)
+        flat = g.reshape(actions, c.candidates, -1)
+        flat = g.op("Where", g.reshape(g.op("Greater", counts, 0.5), c.candidates, 1), flat, 0.0)
+        mixed = g.op("MatMul", g.reshape(weights, 1, c.candidates), flat)
+        mixed = g.reshape(g.op("Div", mixed, g.op("Max", total, 1e-20)), c.horizon, ACTION_SIZE)
+        return g.op("Where", g.op("Greater", total, 0.0), mixed, before)
