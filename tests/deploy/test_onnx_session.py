@@ -122,7 +122,7 @@ def test_memory_stays_flat_over_thousands_of_steps(tiny_bundle: Path) -> None:
     run(STEPS)
     grown, more = tracemalloc.get_traced_memory()[0] - held, _resident_pages() - pages
     tracemalloc.stop()
-    assert grown < 2_000
+    assert grown < 10_000  # 3 bytes a step; one small array kept would be a hundred times that
     assert more * 4096 < 1_000_000
 
 
