@@ -175,7 +175,7 @@ class Rollouts:
     def _sampled(self, logits: str, t: int, count: int) -> str:
         """(K, Z) one-hot samples, and the probabilities (before anything is mixed in) of the other groups."""
         g, c = self.g, self.agent.model.config
-        p = g.op("Softmax", logits, axis=-1)
+        p = g.softmax(logits)
         drawn, kept = p, ""
         if not self.sampled:
             return g.reshape(p, count, self.latent_size)
@@ -213,7 +213,7 @@ class Rollouts:
 
     def _expected(self, hidden: str, weight: Array, bias: Array, bins: Array) -> str:
         """(n, 1) mean of a two-hot head from its last hidden layer."""
-        p = self.g.op("Softmax", self.g.linear(hidden, weight, bias), axis=-1)
+        p = self.g.softmax(self.g.linear(hidden, weight, bias))
         return self.g.op("MatMul", p, bins[:, None])
 
     def _critic(self, features: str, count: int) -> str:

@@ -16,6 +16,7 @@ from robonav.errors import MissingDependencyError, explain
 
 OPSET = 20  # read by onnxruntime 1.23, the newest that JetPack 6 runs
 IR_VERSION = 9
+TINY = 1e-30  # a probability that counts as none
 Operand = str | NDArray[Any] | float | int
 
 
@@ -53,6 +54,12 @@ class Graph:
             self._initializers.append(self._onnx.numpy_helper.from_array(array, name))
             self._constants[key] = name
         return self._constants[key]
+
+    def softmax(self, logits: str) -> str:
+        """Over the last axis, with 0 for what is next to impossible: products of numbers below the least normal one
+        take a hundred times as long, and to flush them to zero in the whole thread would change what others compute.
+        """
+        return self.op("ThresholdedRelu", self.op("Softmax", logits, axis=-1), alpha=TINY)
 
     def op(self, kind: str, *operands: Operand, **attributes: Any) -> str:
         """One operator with one output."""

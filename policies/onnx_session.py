@@ -74,8 +74,6 @@ def open_session(model: bytes, where: str, runtime: Runtime | None = None) -> An
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-    # Probabilities underflow; products of such numbers take a hundred times as long unless they are flushed to zero.
-    options.add_session_config_entry("session.set_denormal_as_zero", "1")
     options.use_deterministic_compute = True
     options.log_severity_level = 3
     try:

@@ -20,6 +20,8 @@ from robonav.learning.checkpoint import load_agent, save_agent
 
 SPEC = load_robot("a1")
 
+pytestmark = pytest.mark.xdist_group("exported")  # one export for all
+
 
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:

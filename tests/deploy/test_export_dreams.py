@@ -26,6 +26,7 @@ from robonav.planning.situation import SituationConfig
 from robonav.types import Observation
 from robonav.world_model.encoders import EncoderConfig
 
+pytestmark = pytest.mark.xdist_group("dreamer")  # one export for all
 SPEC = load_robot("a1")
 DIALS = MPPIConfig(candidates=10, horizon=5, samples=(3, 2, 3))
 SIZES = PlannedDreams(candidates=10, own=4, horizon=5)

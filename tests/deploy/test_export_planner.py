@@ -31,6 +31,8 @@ SPEC = load_robot("a1")
 DIALS = MPPIConfig(candidates=12, horizon=4, samples=(2, 1, 3), sweep=SweepConfig(tail_s=0.4))
 LOOPS = {"Loop", "Scan", "If"}
 
+pytestmark = pytest.mark.xdist_group("planner-graph")  # one export for all
+
 
 @pytest.fixture(scope="module")
 def agent() -> Agent:

@@ -128,3 +128,9 @@ def test_memory_stays_flat_over_thousands_of_steps(tiny_bundle: Path) -> None:
 
 def _resident_pages() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1])
+
+
+def test_a_session_leaves_the_thread_its_small_numbers(tiny_bundle: Path) -> None:
+    step = load_bundle(tiny_bundle).step
+    step.step(step.initial_state(), {t.name: np.zeros(t.shape, t.dtype) for t in step.contract.inputs})
+    assert np.array([2.0**-140], np.float32)[0] * np.float32(0.5) > 0  # not flushed to zero
