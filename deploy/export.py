@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from deploy.bundle import PlannerParts, make_contract, write_bundle
+from deploy.export_card import model_card
 from deploy.export_precision import lowered
 from deploy.export_record import read_by, record, record_plans, synthetic_drives, synthetic_ticks
 from deploy.graph import OPSET
@@ -30,7 +31,6 @@ from robonav.imagination.agent import Agent, AgentState
 from robonav.learning.checkpoint import Checkpoint
 from robonav.planning.mppi import MPPIConfig
 from robonav.planning.situation import SituationConfig
-from robonav.ssm.pattern import describe_pattern
 from robonav.types import ACTION_SIZE, RobotSpec, policy_input_shapes
 
 __all__ = ["export", "read_by", "record", "situation_of", "synthetic_drives", "synthetic_ticks", "to_onnx"]
@@ -164,33 +164,3 @@ def layout_of(agent: Agent, spec: RobotSpec, config: MPPIConfig) -> PlannerLayou
     """Sizes of an agent's planner."""
     c = agent.model.config
     return PlannerLayout(config, spec.dt_s, (c.sampled_groups, c.classes))
-
-
-def model_card(name: str, checkpoint: Checkpoint, notes: str, precision: str = "fp32") -> str:
-    """Markdown: what the model is, how it came to be, and what it is not for."""
-    info, config = checkpoint.info, checkpoint.agent.config
-    parameters = sum(p.numel() for n, p in checkpoint.agent.named_parameters() if "slow_critic" not in n)
-    model, backbone, spec = config.model, config.model.backbone, checkpoint.spec
-    latents = f"{model.groups} x {model.classes} categorical latents ({model.sampled_groups} of them sampled)"
-    kinds = describe_pattern(backbone.pattern)
-    memory = f"backbone `{backbone.pattern}` ({kinds}), d_model {backbone.d_model}, d_state {backbone.d_state}"
-    scenes = ", ".join(f"`{scene}`" for scene in dict.fromkeys(info.get("scenes", []))) or "unknown"
-    budget = f"{info.get('updates', '?')} updates on {info.get('env_steps', '?')} environment steps"
-    return f"""# {name}
-
-A navigator for the robot `{spec.name}`: lidar ({spec.lidar.beams} beams), local map, route waypoints and body state in,
-a velocity command out, at {spec.rate_hz:g} Hz.
-
-| | |
-|---|---|
-| world model | {latents}, {memory} |
-| parameters | {parameters / 1e6:.2f} M, with critic and decoders; the graph holds what the actor needs |
-| training | {budget} in {info.get("minutes", "?")} minutes, seed {info.get("seed", "?")} |
-| data | simulated scenes only ({scenes}, see `configs/scenes`); no recorded human or robot data |
-| graph | ONNX opset {OPSET}, weights {precision}, batch 1, explicit state |
-
-{notes.strip()}
-
-## Not for
-People and other things that move, stairs, ramps, drops: it has seen static scenes only. Run it behind the governor.
-"""

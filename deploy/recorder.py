@@ -21,7 +21,7 @@ __all__ = ["LIBRARY", "PROFILE", "REPORT_METADATA", "RUN_METADATA", "TOPICS", "L
 
 REPORT_EVENT = "report"
 POLL_NS = 100_000_000
-PARENT_S = 0.05
+PARENT_NS = 1_000_000_000
 DRAIN_NS = 100_000_000
 
 
@@ -70,14 +70,23 @@ def _record(station: Station, source: Any, queue: LogQueue) -> str:
         report = _take_all(queue, source, next_sequence, station.counts, station.order.session)
         queue.check()
         if report is None and station.orphaned():
-            time.sleep(PARENT_S)  # a parent that is killed sends SIGTERM a moment before it is gone
-            told = station.terminated and not station.parentless()
+            told = station.terminated and not _parent_goes(station)
             report = json.dumps({"outcome": "recorder told to end" if told else "supervisor lost"})
     deadline = now_ns() + DRAIN_NS
     while now_ns() < deadline:
         transport.wait([source], deadline - now_ns())
         _take_all(queue, source, next_sequence, station.counts, station.order.session)
     return report
+
+
+def _parent_goes(station: Station) -> bool:
+    """Whether the supervisor ends within a moment: one that is killed sends SIGTERM before its last thread is gone."""
+    deadline = now_ns() + PARENT_NS
+    while not station.parentless():
+        if now_ns() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
 
 
 def _take_all(

@@ -31,6 +31,7 @@ def checkpoint(folder: Path, spec: RobotSpec, **model: object) -> str:
 RUN = ["--scenes", "empty,crowd-few", "--episodes", "2", "--seed", "3", "--horizon", "15"]
 
 
+@pytest.mark.slow  # 80 s
 def test_figures_page_and_film_of_two_checkpoints(tmp_path: Path, a1: RobotSpec, capsys) -> None:
     one = checkpoint(tmp_path / "one", a1, encoder=EncoderConfig(flow=True, robot=True))
     other = checkpoint(tmp_path / "other", a1, objective="redundancy", backbone=BackboneConfig(pattern="GA"))

@@ -39,6 +39,7 @@ def run_python(*arguments: str, **variables: str) -> subprocess.CompletedProcess
     return subprocess.run([sys.executable, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True)
 
 
+@pytest.mark.slow  # 35 s; the layers' own tests hold the torch path to the references
 @needs_triton
 def test_kernels_under_the_interpreter() -> None:
     options = ["-x", "-p", "no:cacheprovider", "tests/ssm/kernels_interpreted.py"]
