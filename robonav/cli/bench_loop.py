@@ -85,6 +85,7 @@ def measure(args: LoopBenchArgs, folder: Path) -> RunReport:
     """Drives for the time.
 
     Raises:
+        UsageError: another rate than the bundle's, for its planner.
         RobonavError: the run could not start.
     """
     from deploy.bundle import find_bundle
@@ -92,7 +93,10 @@ def measure(args: LoopBenchArgs, folder: Path) -> RunReport:
     from deploy.supervisor import run
 
     robot = robot_at(args.robot, args.rate, folder)
-    bundle = bundle_at(find_bundle(args.bundle), args.rate, folder)
+    own = find_bundle(args.bundle)
+    bundle = bundle_at(own, args.rate, folder)
+    if args.planner == "mppi" and bundle != own:
+        raise UsageError(explain("--rate", "the bundle's own with --planner mppi", f"{args.rate:g}", "leave it out"))
     config = load_config(DeployConfig, find_config("deploy", args.config))
     config = dataclasses.replace(config, time_limit_s=args.seconds, planner=args.planner)
     kwargs: dict[str, Any] = {"factory": FACTORIES[args.driver], "robot": str(robot)}
@@ -118,16 +122,17 @@ def robot_at(name: str, rate_hz: float, folder: Path) -> Path:
 
 
 def bundle_at(folder: Path, rate_hz: float, target: Path) -> Path:
-    """The bundle, or a copy whose contract has another rate. It decides no better than before: only time is measured.
+    """The bundle, or a copy whose contract has another rate, without its planner, whose graph is of one rate.
+
+    The copy decides no better than before: only time is measured.
 
     Raises:
         BundleError: it is damaged.
         MissingDependencyError: another rate, and onnx is not installed.
     """
-    from deploy.bundle import PlannerParts, write_bundle
-    from deploy.plans import read_plans
+    from deploy.bundle import write_bundle
     from deploy.recording import load_parity
-    from policies.bundle import CARD, GRAPH, PLANS, load_bundle
+    from policies.bundle import CARD, GRAPH, load_bundle
 
     bundle = load_bundle(folder)
     contract = bundle.contract
@@ -136,15 +141,12 @@ def bundle_at(folder: Path, rate_hz: float, target: Path) -> Path:
     contract = dataclasses.replace(
         contract, rate_hz=rate_hz, robot=dataclasses.replace(contract.robot, rate_hz=rate_hz)
     )
-    model = bundle.planner_model
     copy = write_bundle(
         target / bundle.contract.name,
         (folder / GRAPH).read_bytes(),
         contract,
         load_parity(bundle),
         (folder / CARD).read_text(),
-        dreams=bundle.dreams_model,
-        planner=None if model is None else PlannerParts(model, read_plans(folder / PLANS)),
     )
     return copy.folder
 
