@@ -10,16 +10,15 @@ from dataclasses import replace
 from typing import Any
 
 import msgspec
-import numpy as np
 
 from deploy import transport, wire
 from deploy.authority import NAVIGATOR, Request
 from deploy.config import GovernorConfig, GovernorLimits, OperatorConfig
 from deploy.endpoint import MALFORMED, Endpoint, RobotState
-from deploy.governor import NO_COMMAND, Governed, GovernorInputs, GovernorState, Seen, govern, observed, stands
+from deploy.governor import NO_COMMAND, Governed, GovernorInputs, GovernorState, Seen, govern, stands
 from deploy.latch import Latch
-from deploy.points import points_of
-from deploy.sensors import BAD_OBSERVATION, pictures_of, unbelievable
+from deploy.sensors import BAD_OBSERVATION
+from deploy.sight import seen_in
 from deploy.station import Station
 from deploy.timing import LINK, Deadlines, now_ns
 from robonav.errors import LinkError, ShapeError, WireError, explain
@@ -225,13 +224,10 @@ def see(
         except (WireError, ShapeError):
             refused.append(BAD_OBSERVATION)
             continue
-        why = unbelievable(observation, robot)
-        points = points_of(observation, robot, config)
+        found, why = seen_in(observation, robot, config, now_ns())
+        seen = found or seen
         if why:
             refused.append(why)
-        elif points:
-            o, hits = observation, np.concatenate(list(points.values()))
-            seen = observed(hits, o.twist_base, o.tilt_rad, now_ns(), o.stamp_ns, pictures_of(points, robot))
     return seen, tuple(refused)
 
 

@@ -18,11 +18,10 @@ from numpy.typing import NDArray
 from deploy import wire
 from deploy.authority import NAVIGATOR, Request
 from deploy.config import DeployConfig, GovernorConfig, GovernorLimits
-from deploy.governor import GovernorInputs, GovernorState, Seen, govern, observed
+from deploy.governor import GovernorInputs, GovernorState, govern
 from deploy.log_reader import Log
 from deploy.log_run import robot_of
-from deploy.points import points_of
-from deploy.sensors import pictures_of, unbelievable
+from deploy.sight import seen_in
 from robonav.config import from_mapping
 from robonav.errors import LogError, RobonavError, explain
 from robonav.types import RobotSpec, VelocityCommand
@@ -114,7 +113,8 @@ def _governed(log: Log, spec: RobotSpec, config: GovernorConfig, commands: Mappi
     for cycle in log.of(wire.GovernedMsg):
         seen, requests = None, []
         while seen_to < len(observations) and observations[seen_to].stamp_ns <= cycle.stamp_ns:
-            seen = _seen(observations[seen_to], spec, config) or seen
+            message = observations[seen_to]
+            seen = seen_in(wire.unpack_observation(message), spec, config, message.stamp_ns)[0] or seen
             seen_to += 1
         while asked_to < len(decisions) and decisions[asked_to].stamp_ns <= cycle.stamp_ns:
             requests.append(Request(NAVIGATOR, _command(decisions[asked_to], commands)))
@@ -124,15 +124,6 @@ def _governed(log: Log, spec: RobotSpec, config: GovernorConfig, commands: Mappi
         velocities.append(governed.velocity)
         reasons.append(governed.reasons)
     return _Cycles(np.array(velocities).reshape(-1, 3), reasons)
-
-
-def _seen(message: wire.ObservationMsg, spec: RobotSpec, config: GovernorConfig) -> Seen | None:
-    o, stamp_ns = wire.unpack_observation(message), message.stamp_ns
-    points = points_of(o, spec, config)
-    if not points or unbelievable(o, spec):
-        return None
-    hits = np.concatenate(list(points.values()))
-    return observed(hits, o.twist_base, o.tilt_rad, stamp_ns, stamp_ns, pictures_of(points, spec))
 
 
 def _command(message: wire.DecisionMsg, commands: Mapping[int, NDArray[Any]]) -> wire.CommandMsg:
