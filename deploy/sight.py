@@ -1,4 +1,4 @@
-"""An observation as the governor's core takes it: what was hit, how the base moves and leans, what each sensor showed."""
+"""An observation as the governor takes it: what was hit, how the base moves and leans, what each sensor showed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from robonav.types import Observation, RobotSpec
 def seen_in(
     observation: Observation, robot: RobotSpec, config: GovernorConfig, received_ns: int
 ) -> tuple[Seen | None, str]:
-    """What an observation that came at `received_ns` shows; or None, with why it cannot be ("" where nothing looked)."""
+    """What an observation that came at `received_ns` shows; or None, and why ("" where nothing looked)."""
     why = unbelievable(observation, robot)
     points = points_of(observation, robot, config)
     if why or not points:
