@@ -120,19 +120,11 @@ def _memory(argv: list[str]) -> int:
     return _finish(measure_memory(args.budget, tasks, layers, args.seed, report, known), args.json)
 
 
-def _sb3(argv: list[str]) -> int:
-    from robonav.cli.bench_sb3 import sb3
-
-    return sb3(argv)
-
-
 # Word to the function that runs it, and its summary.
 BENCHMARKS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "sim": (_sim, "Measures the simulator's steps a second in each fidelity and on all cores, and where time goes."),
     "gait": (_gait, "Walks each robot through a grid of commands: errors, falls, speed, the lag that it shows."),
     "nav": (bench_nav.nav, bench_nav.NAV_SUMMARY),
-    "tune": (bench_nav.tune, bench_nav.TUNE_SUMMARY),
-    "sb3": (_sb3, "Trains PPO or SAC of Stable-Baselines3 on the agent's observations, as an opponent."),
     "train": (bench_train.train, bench_train.SUMMARY),
     "worldmodel": (bench_worldmodel.worldmodel, bench_worldmodel.WORLDMODEL_SUMMARY),
     "log": (bench_log.log, bench_log.SUMMARY),

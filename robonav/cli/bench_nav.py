@@ -1,33 +1,30 @@
-"""``robonav bench nav`` and ``robonav bench tune``: policies against each other, and the search for parameters."""
+"""``robonav bench nav``: policies against each other on the same episodes."""
 
 from __future__ import annotations
 
 import json
 import sys
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from robonav.cli.args import UsageError, parse
 from robonav.cli.evaluate import EnvFactory, PolicyFactory
-from robonav.config import find_config, from_mapping, load_config, load_robot, to_mapping
-from robonav.errors import ConfigError, explain
+from robonav.config import load_robot
+from robonav.errors import explain
 from robonav.files import write_json_atomic, write_text_atomic
 
 if TYPE_CHECKING:
     from robonav.evaluation.runner import Recording
     from robonav.evaluation.suites import SuiteConfig
-    from robonav.types import Policy, RobotSpec
+    from robonav.types import RobotSpec
 
 CHUNK = 20  # episodes between two savings
 PROBE_EPISODES = 2
 PROBE_SEED = 29_998
-TUNING_SEED = 29_999  # run seed of development scenes, apart from those of any table
 PICTURED = 12
 NAV_SUMMARY = "Runs policies against each other on the same episodes of suites of scenes."
-TUNE_SUMMARY = "Searches a baseline's parameters on development scenes."
 
 
 @dataclass(frozen=True)
@@ -54,28 +51,6 @@ class NavArgs:
     """File for rows and figures, saved as they come; what it holds is not run again."""
     html: Path | None = None
     """Write a page with tables and trajectories here."""
-
-
-@dataclass(frozen=True)
-class TuneArgs:
-    """Arguments of ``robonav bench tune``."""
-
-    search: str
-    """What is searched: a preset of configs/tuning, or the path of a .toml file."""
-    trials: int | None = None
-    """Number of trials; by default the search's own."""
-    episodes: int | None = None
-    """Episodes of each suite a trial; by default the search's own."""
-    seed: int = 0
-    """Of the draws."""
-    robot: str = "a1"
-    """A preset of configs/robots, or the path of a .toml file."""
-    workers: int | None = None
-    """Worker processes; by default one for each core."""
-    json: Path | None = None
-    """File for all trials, saved as they come."""
-    out: Path | None = None
-    """Write the best values as a preset here (.toml)."""
 
 
 def nav(argv: list[str]) -> int:
@@ -124,73 +99,6 @@ def nav(argv: list[str]) -> int:
     if args.html is not None:
         _write_page(args, spec, suites, names, data, rows, results, compared)
     return 0
-
-
-def tune(argv: list[str]) -> int:
-    """Runs the search, prints the trials, and writes the best.
-
-    Raises:
-        RobonavError: bad arguments or files.
-    """
-    examples = ["robonav bench tune --json trials.json --search dwa-tracking --out dwa-tuned.toml"]
-    args = parse(TuneArgs, argv, "robonav bench tune", TUNE_SUMMARY, examples)
-    from policies.baselines import BaselineConfig, load_baseline
-    from robonav.evaluation import tuning
-    from robonav.evaluation.runner import evaluate
-    from robonav.evaluation.suites import episode_seeds, load_suite
-
-    search = load_config(tuning.TuningConfig, find_config("tuning", args.search))
-    search = replace(search, trials=args.trials or search.trials, episodes=args.episodes or search.episodes)
-    spec = load_robot(args.robot)
-    base = load_baseline(search.policy)
-    table = to_mapping(base)
-    suites = {name: load_suite(name) for name in search.suites}
-    seeds = episode_seeds(TUNING_SEED, search.episodes)
-
-    def config_of(values: Mapping[str, Any]) -> BaselineConfig:
-        where = f"search '{args.search}'"
-        return from_mapping(BaselineConfig, {**table, base.method: {**table[base.method], **values}}, where)
-
-    def measure(values: Mapping[str, Any]) -> dict[str, Any]:
-        make_policy = BaselineFactory(config_of(values), spec, search.policy)
-        began = time.monotonic()
-        figures: dict[str, Any] = {}
-        for name, suite in suites.items():
-            episodes = evaluate(EnvFactory(suite.scene, args.robot, suite.env), make_policy, seeds, spec, args.workers)
-            figures[name] = sum(e.outcome == "success" for e in episodes) / len(episodes)
-            figures.setdefault("score", 0.0)
-            figures["score"] += tuning.score(episodes, spec) / len(suites)
-        return {**figures, "seconds": round(time.monotonic() - began, 1)}
-
-    start = {key: table[base.method].get(key) for key in search.ranges}
-    unknown = [key for key, value in start.items() if value is None]
-    if unknown:
-        raise ConfigError(explain(f"search '{args.search}': ranges", f"parameters of {base.method}", unknown[0]))
-    trials = []
-    for figures in tuning.search(search, start, measure, args.seed):
-        trials.append(figures)
-        print(json.dumps(figures), file=sys.stderr, flush=True)
-        if args.json is not None:
-            write_json_atomic(args.json, {"search": to_mapping(search), "seed": args.seed, "trials": trials})
-    best = max(trials, key=lambda figures: float(figures["score"]))
-    print(json.dumps(best, indent=2))
-    if args.out is not None:
-        write_text_atomic(args.out, _preset(base, {**_changed(base), **best["values"]}, args.search, len(trials)))
-    return 0
-
-
-@dataclass(frozen=True)
-class BaselineFactory:
-    """Makes a baseline inside a worker process."""
-
-    config: Any
-    spec: RobotSpec
-    name: str
-
-    def __call__(self) -> Policy:
-        """A new policy."""
-        policy: Policy = self.config.policy(self.spec, self.name)
-        return policy
 
 
 def _policy(name: str, spec: RobotSpec) -> PolicyFactory:
@@ -273,17 +181,3 @@ def _read_json(path: Path) -> Any:
         return json.loads(path.read_text())
     except (OSError, ValueError):
         return None
-
-
-def _changed(base: Any) -> dict[str, Any]:
-    """What a preset sets apart from the method's defaults."""
-    table = to_mapping(getattr(base, base.method))
-    default = to_mapping(type(getattr(base, base.method))())
-    return {key: value for key, value in table.items() if value != default[key] and not isinstance(value, dict)}
-
-
-def _preset(base: Any, values: Mapping[str, Any], search: str, trials: int) -> str:
-    lines = [f"# Best of {trials} trials of robonav bench tune --search {search}."]
-    lines += [f'description = "{base.description}, tuned"', f'method = "{base.method}"', "", f"[{base.method}]"]
-    lines += [f"{key} = {json.dumps(value)}" for key, value in values.items()]
-    return "\n".join(lines) + "\n"

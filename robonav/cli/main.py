@@ -19,6 +19,8 @@ from robonav.startup import check_shadowing, missing_dependency
 # Command to its summary; its module is robonav.cli.<command> with main(argv) -> exit status.
 COMMANDS = {
     "train": "train a world model and a policy in simulated scenes",
+    "sb3": "train an opponent of Stable-Baselines3 (PPO, SAC) on the agent's observations",
+    "tune": "search a baseline's parameters on development scenes",
     "evaluate": "measure a policy on a suite of scenes, with intervals",
     "export": "make a deployment bundle (ONNX) of a checkpoint",
     "verify": "check a bundle: contract, hashes, and parity with its checkpoint",

@@ -76,34 +76,3 @@ def test_a_file_of_another_run_is_kept(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="seed: expected 5, got 7"):
         bench.main([*RUN, "--json", str(file)])
     assert "7" in file.read_text()
-
-
-def test_tuning_writes_trials_and_a_preset_that_loads(tmp_path: Path, capsys) -> None:
-    from policies.baselines import load_baseline
-
-    search = tmp_path / "search.toml"
-    search.write_text(
-        'policy = "dwa-tracking"\nsuites = ["empty"]\ntrials = 3\nepisodes = 2\n[ranges]\nhorizon_s = [1.0, 3.0]\n'
-    )
-    out, trials = tmp_path / "best.toml", tmp_path / "trials.json"
-    argv = ["tune", "--search", str(search), "--out", str(out), "--json", str(trials), "--workers", "1"]
-    assert bench.main(argv) == 0
-    best = json.loads(capsys.readouterr().out)
-    assert len(json.loads(trials.read_text())["trials"]) == 3
-    tuned = load_baseline(str(out))
-    assert tuned.dwa.tracking and tuned.dwa.horizon_s == best["values"]["horizon_s"]
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ('policy = "dwa"\nsuites = ["empty"]\n[ranges]\nhorizn_s = [1.0, 3.0]\n', "parameters of dwa, got horizn_s"),
-        ('policy = "dwb"\nsuites = ["empty"]\n[ranges]\nhorizon_s = [1.0, 3.0]\n', "did you mean 'dwa'"),
-        ('policy = "dwa"\nsuites = ["empty"]\n[ranges]\nhorizon_s = [3.0, 1.0]\n', "ranges.horizon_s"),
-    ],
-)
-def test_bad_searches_are_refused(tmp_path: Path, text: str, said: str) -> None:
-    search = tmp_path / "search.toml"
-    search.write_text(text)
-    with pytest.raises(ConfigError, match=said):
-        bench.main(["tune", "--search", str(search)])

@@ -100,13 +100,13 @@ def test_the_command_trains_and_the_benchmark_takes_the_folder(
 ) -> None:
     out = tmp_path / "ppo"
     sizes = ["--layers", "16", "--steps", "64", "--rollout", "16", "--batch", "32"]
-    assert main(["bench", "sb3", "--out", str(out), *sizes, "--envs", "2", "--scenes", "empty"]) == 0
+    assert main(["sb3", "--out", str(out), *sizes, "--envs", "2", "--scenes", "empty"]) == 0
     nav = ["bench", "nav", "--suite", "empty", "--policies", str(out), "--episodes", "1", "--workers", "1"]
     assert main([*nav, "--delay-ms", "0"]) == 0
     assert "1.000" in capsys.readouterr().out
-    assert main(["bench", "sb3", "--out", str(out), "--envs", "0"]) == 2
-    assert main(["bench", "sb3", "--out", str(out), "--algorithm", "dqn"]) == 2
-    assert main(["bench", "sb3", "--out", str(out), "--scenes", "roms"]) == 2
+    assert main(["sb3", "--out", str(out), "--envs", "0"]) == 2
+    assert main(["sb3", "--out", str(out), "--algorithm", "dqn"]) == 2
+    assert main(["sb3", "--out", str(out), "--scenes", "roms"]) == 2
 
 
 def test_what_does_not_fit_is_one_line(a1: RobotSpec, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""``robonav bench sb3``: trains an opponent of Stable-Baselines3 on the agent's observations."""
+"""``robonav sb3``: trains an opponent of Stable-Baselines3 on the agent's observations."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from robonav.errors import explain
 
 SUMMARY = "Trains PPO or SAC of Stable-Baselines3 on the agent's observations, as an opponent."
 EXAMPLES = [
-    "robonav bench sb3 --out runs/ppo --algorithm ppo --steps 1000000",
-    "robonav bench sb3 --out runs/sac --algorithm sac --scenes rooms dense --envs 16",
+    "robonav sb3 --out runs/ppo --algorithm ppo --steps 1000000",
+    "robonav sb3 --out runs/sac --algorithm sac --scenes rooms dense --envs 16",
     "robonav bench nav --suite rooms --policies runs/ppo,runs/sac,astar",
 ]
 
 
 @dataclass(frozen=True)
 class Sb3Args:
-    """Arguments of ``robonav bench sb3``."""
+    """Arguments of ``robonav sb3``."""
 
     out: Path
     """Folder of the run; bench nav and evaluate take it as a policy."""
@@ -44,13 +44,13 @@ class Sb3Args:
     """Algorithm, sizes and dials."""
 
 
-def sb3(argv: list[str]) -> int:
+def main(argv: list[str]) -> int:
     """Trains, and prints where the actor is; 0 on success.
 
     Raises:
         RobonavError: bad arguments, scenes or robot; all are told before training starts.
     """
-    args = parse(Sb3Args, argv, "robonav bench sb3", SUMMARY, EXAMPLES)
+    args = parse(Sb3Args, argv, "robonav sb3", SUMMARY, EXAMPLES)
     if args.envs < 1:
         raise UsageError(explain("--envs", "at least 1", args.envs))
     from policies.sb3 import train
