@@ -27,7 +27,7 @@ from robonav.ssm.state import map_state
 from robonav.types import ACTION_SIZE
 from robonav.world_model.model import WorldModelState
 
-_CARRIED = ("latent", "score", "weight", "doubt")  # through the steps, besides the memory
+_CARRIED = ("latent", "score", "weight", "doubt", "danger")  # through the steps, besides the memory
 
 
 class _DreamStep(nn.Module):
@@ -39,12 +39,12 @@ class _DreamStep(nn.Module):
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Carried values, memory, wanted (K, A), jitter (P, A), gumbel (K, S, C) to carried values, memory, action."""
-        latent, rewards, weight, doubt, *memory = tensors[:-3]
-        now = Dreaming(self.agent.model.state_of(list(memory)), latent, rewards, weight, doubt)
+        latent, rewards, weight, doubt, danger, *memory = tensors[:-3]
+        now = Dreaming(self.agent.model.state_of(list(memory)), latent, rewards, weight, doubt, danger)
         wanted, jitter, gumbel = tensors[-3:]
         now, action = dream_on(self.agent, now, wanted, jitter, gumbel)
         memory = [tensor for _, tensor in now.state.tensors()]
-        return (now.latent, now.rewards, now.weight, now.doubt, *memory, action)
+        return (now.latent, now.rewards, now.weight, now.doubt, now.danger, *memory, action)
 
 
 class _Ending(nn.Module):
@@ -80,7 +80,7 @@ def _unrolled(agent: Agent, planned: PlannedDreams) -> bytes:
     rollouts = Rollouts(g, agent, start, g.op("Exp", "gumbel"), horizon, doubt_every=1)
     found = rollouts.dream(g.slice("wanted", own, k, 0), k, "jitter", own)
     g.output(found.actions, "actions", (k, horizon, ACTION_SIZE))
-    for name in ("rewards", "values", "doubts"):
+    for name in DREAM_OUTPUTS[1:]:
         g.output(getattr(found, name), name, (k,))
     return g.to_bytes()
 
@@ -96,7 +96,7 @@ def _scanned(agent: Agent, planned: PlannedDreams) -> bytes:
     names = [name for name, _ in one.tensors()]
     shapes = {name: tuple(tensor.shape) for name, tensor in one.tensors()}
     noise = (config.sampled_groups, config.classes)
-    carried = [torch.zeros(k, agent.model.latent_size), torch.zeros(k), torch.ones(k), torch.zeros(k)]
+    carried = [torch.zeros(k, agent.model.latent_size), torch.zeros(k), torch.ones(k), torch.zeros(k), torch.zeros(k)]
     slices = [torch.zeros(k, ACTION_SIZE), torch.zeros(own, ACTION_SIZE), torch.zeros(k, *noise)]
     memory = [tensor for _, tensor in many.tensors()]
     loop = [*_CARRIED, *(f"state.{name}" for name in names)]
@@ -108,7 +108,7 @@ def _scanned(agent: Agent, planned: PlannedDreams) -> bytes:
     )
     ending = _exported(
         _Ending(agent, horizon).eval(),
-        [many.memory, carried[0], *carried[2:]],
+        [many.memory, carried[0], *carried[2:4]],
         [f"end.{name}" for name in ("memory", "latent", "weight", "doubt")],
         ["values", "doubts"],
     )
@@ -127,7 +127,7 @@ def _scanned(agent: Agent, planned: PlannedDreams) -> bytes:
         nodes.append(helper.make_node("Expand", [name, constant(f"shape.{name}", torch.tensor(shape))], [f"{name}.0"]))
         starts.append(f"{name}.0")
     starts[1:1] = [constant(f"{n}.0", t) for n, t in zip(_CARRIED[1:], carried[1:], strict=True)]
-    ends = ["end.latent", "rewards", "end.weight", "end.doubt"] + [
+    ends = ["end.latent", "rewards", "end.weight", "end.doubt", "dangers"] + [
         "end.memory" if name == "memory" else f"end.state.{name}" for name in names
     ]
     nodes.append(
@@ -152,6 +152,7 @@ def _scanned(agent: Agent, planned: PlannedDreams) -> bytes:
         "rewards": (k,),
         "values": (k,),
         "doubts": (k,),
+        "dangers": (k,),
     }
 
     def value(name: str) -> Any:

@@ -143,7 +143,8 @@ class _Planner:
         g, c = self.g, self.c
         parts = [g.op("Mul", found.doubts, -c.disagreement_weight)]
         parts += [found.rewards] * c.rewards + [found.values] * c.value
-        return g.op("Mul", g.op("Sum", *parts), c.imagination_weight)
+        returns = g.op("Mul", g.op("Sum", *parts), c.imagination_weight)
+        return g.op("Sub", returns, g.op("Mul", found.dangers, c.danger_weight))
 
     def _finite(self, scores: str) -> tuple[str, str]:
         """Scores (K,), those that are not finite or belong to nobody at NEVER, and how many are not finite (1,)."""

@@ -42,6 +42,7 @@ class Dreamt(NamedTuple):
     rewards: str  # (K,)
     values: str  # (K,)
     doubts: str  # (K,)
+    dangers: str  # (K,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,11 +131,11 @@ class Rollouts:
             latent = self._sampled(logits, t, count)
             features = g.concat(memory, latent, axis=-1)
             seen.append(features)
-        rewards, weights = self._outcomes(seen, count)
+        rewards, weights, dangers = self._outcomes(seen, count)
         value = self._critic(seen[-1], count)
         last = g.reshape(g.slice(weights, self.horizon, self.horizon + 1, 1), count)
         doubts = self._doubts(contexts, weights, count)
-        return Dreamt(g.concat(*actions, axis=1), rewards, g.op("Mul", last, value), doubts)
+        return Dreamt(g.concat(*actions, axis=1), rewards, g.op("Mul", last, value), doubts, dangers)
 
     def _acted(self, features: str, luck: str) -> str:
         """(P, A) what the actor does, with noise in its standard deviations."""
@@ -186,8 +187,10 @@ class Rollouts:
         one_hot = g.op("Hardmax", g.op("Mul", mixed, odds), axis=-1)
         return g.reshape(g.concat(one_hot, kept, axis=1) if kept else one_hot, count, self.latent_size)
 
-    def _outcomes(self, seen: list[str], count: int) -> tuple[str, str]:
-        """(K,) discounted rewards, and (K, L + 1) the weight of each step's reward, the last that of the value."""
+    def _outcomes(self, seen: list[str], count: int) -> tuple[str, str, str]:
+        """(K,) discounted rewards, (K, L + 1) the weight of each step's reward, the last that of the value, and (K,)
+        discounted chance of a collision.
+        """
         g, w, steps = self.g, self._fold, self.horizon
         rewards, goings = [], []
         for first in range(0, steps, TOGETHER):
@@ -209,7 +212,10 @@ class Rollouts:
         before = np.triu(np.ones((steps, steps + 1), np.float32), 1)
         discount = np.log(self.agent.behavior.config.discount) * np.arange(steps + 1, dtype=np.float32)
         weights = g.op("Exp", g.op("Add", g.op("MatMul", going, before), discount))
-        return g.reduce("ReduceSum", g.op("Mul", reward, g.slice(weights, 0, steps, 1))), weights
+        now = g.slice(weights, 0, steps, 1)
+        ends = g.op("Mul", now, g.op("Sub", 1.0, g.op("Exp", going)))
+        dangers = g.reduce("ReduceSum", g.op("Where", g.op("Less", reward, 0.0), ends, 0.0))
+        return g.reduce("ReduceSum", g.op("Mul", reward, now)), weights, dangers
 
     def _expected(self, hidden: str, weight: Array, bias: Array, bins: Array) -> str:
         """(n, 1) mean of a two-hot head from its last hidden layer."""

@@ -16,9 +16,10 @@ from policies.onnx_session import open_session
 from policies.onnx_step import Arrays
 from robonav.config import require_at_least
 from robonav.errors import BundleError, ConfigError, explain
+from robonav.planning.mppi import Dreams
 
 DREAM_INPUTS = ("latent", "wanted", "jitter", "gumbel")
-DREAM_OUTPUTS = ("actions", "rewards", "values", "doubts")
+DREAM_OUTPUTS = ("actions", "rewards", "values", "doubts", "dangers")
 Singles = NDArray[np.float32]
 
 
@@ -64,6 +65,11 @@ class OnnxDreams:
         got = {name: shape for name, shape in shapes.items() if name not in DREAM_INPUTS}
         if got != states or set(DREAM_INPUTS) - set(shapes):
             raise BundleError(explain(where, f"inputs {sorted(states)}", sorted(got), "export the bundle again"))
+        gives = {tensor.name for tensor in self._session.get_outputs()}
+        if set(DREAM_OUTPUTS) - gives:
+            raise BundleError(
+                explain(where, f"outputs {sorted(DREAM_OUTPUTS)}", sorted(gives), "export the bundle again")
+            )
         self.planned = PlannedDreams(shapes["wanted"][0], shapes["jitter"][0], shapes["wanted"][1])
         self.noise_shape = (shapes["gumbel"][2], shapes["gumbel"][3])
         self._states = [name for name in shapes if name.startswith(STATE_PREFIX)]
@@ -74,7 +80,7 @@ class OnnxDreams:
         return OnnxImagination(self, {**start, "latent": state["latent"]})
 
     def run(self, feeds: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:
-        """Actions (K, L, A), and (K,) each rewards, values and doubts."""
+        """Actions (K, L, A), and (K,) each of the other `DREAM_OUTPUTS`."""
         found: list[NDArray[Any]] = self._session.run(list(DREAM_OUTPUTS), feeds)
         return found
 
@@ -86,7 +92,7 @@ class OnnxImagination:
         self._dreams, self._start = dreams, start
         self.noise_shape = dreams.noise_shape
 
-    def __call__(self, wanted: Singles, jitter: Singles, gumbel: Singles) -> tuple[Singles, Singles, Singles, Singles]:
+    def __call__(self, wanted: Singles, jitter: Singles, gumbel: Singles) -> Dreams:
         """See `robonav.imagination.candidates.CandidateDreams.forward`."""
         count, planned = len(wanted), self._dreams.planned
         if count < planned.candidates:
@@ -94,5 +100,4 @@ class OnnxImagination:
             wanted = np.concatenate([wanted, np.zeros((missing, *wanted.shape[1:]), np.float32)])
             gumbel = np.concatenate([gumbel, np.repeat(gumbel[:, -1:], missing, axis=1)], axis=1)
         feeds = {"wanted": wanted, "jitter": jitter, "gumbel": np.ascontiguousarray(gumbel)}
-        actions, rewards, values, doubts = (array[:count] for array in self._dreams.run({**self._start, **feeds}))
-        return actions, rewards, values, doubts
+        return Dreams(*(array[:count] for array in self._dreams.run({**self._start, **feeds})))

@@ -5,7 +5,6 @@ The bundle's ``dreams.onnx`` is asked, so no torch is needed. Shape letters: K c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +16,7 @@ from deploy.viewer.extras import Rollouts
 from policies.bundle import Bundle
 from policies.bundle_policy import BundleState
 from policies.onnx_dreams import OnnxDreams, OnnxImagination, Singles
+from robonav.planning.mppi import Dreams
 from robonav.planning.window import reachable_commands
 from robonav.types import Decision, Observation, RobotSpec
 
@@ -45,7 +45,7 @@ class Imagined:
     paths: list[Singles] = field(default_factory=list)
     scores: list[Singles] = field(default_factory=list)
     doubts: list[float] = field(default_factory=list)
-    last: tuple[Singles, ...] | None = None  # what the planner dreamt last: actions, rewards, values, doubts
+    last: Dreams | None = None  # what the planner dreamt last
 
     def watch(self, bundle: Bundle) -> Bundle:
         """The bundle with an eye on its dreams; the same where it has none."""
@@ -64,13 +64,12 @@ class Imagined:
         observation = wire.unpack_observation(message)
         dreamt = self.last or self._ask(self.dreams, state, observation)
         self.last = None
-        actions, rewards, values, doubts = dreamt
-        score = (rewards + values).astype(np.float32)
+        score = (dreamt.rewards + dreamt.values).astype(np.float32)
         known = np.where(np.isfinite(score), score, -np.inf)
         self.t_s.append((message.stamp_ns - self.start_ns) * 1e-9)
-        self.paths.append(paths_of(observation, actions, self.spec))
+        self.paths.append(paths_of(observation, dreamt.actions, self.spec))
         self.scores.append(np.where(np.isfinite(score), score, np.nan).astype(np.float32))
-        self.doubts.append(float(doubts[int(known.argmax())]))
+        self.doubts.append(float(dreamt.doubts[int(known.argmax())]))
 
     def rollouts(self) -> Rollouts | None:
         """All that was imagined."""
@@ -79,7 +78,7 @@ class Imagined:
         times, doubts = np.array(self.t_s), np.array(self.doubts, np.float32)
         return Rollouts(times, np.stack(self.paths), np.stack(self.scores), doubts)
 
-    def _ask(self, dreams: OnnxDreams, state: BundleState, observation: Observation) -> Sequence[Singles]:
+    def _ask(self, dreams: OnnxDreams, state: BundleState, observation: Observation) -> Dreams:
         """The actor's proposals and constant commands, dreamt from the state of now; the noise is the tick's own."""
         sizes, rng = dreams.planned, np.random.default_rng(self.seen)
         commands = reachable_commands(self.spec, observation.twist_base, SAMPLES)
@@ -127,7 +126,7 @@ class _WatchedImagination(OnnxImagination):
         self.__dict__.update(imagination.__dict__)
         self._eye = eye
 
-    def __call__(self, wanted: Singles, jitter: Singles, gumbel: Singles) -> tuple[Singles, Singles, Singles, Singles]:
+    def __call__(self, wanted: Singles, jitter: Singles, gumbel: Singles) -> Dreams:
         found = super().__call__(wanted, jitter, gumbel)
         self._eye.last = found
         return found

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from robonav.imagination.agent import Agent, AgentState
+from robonav.planning.mppi import Dreams
 from robonav.ssm.state import map_state
 from robonav.world_model.model import WorldModelState
 
@@ -28,6 +29,7 @@ class Dreaming(NamedTuple):
     rewards: Tensor  # (K,) discounted
     weight: Tensor  # (K,) discount times the chance that the episode goes on
     doubt: Tensor  # (K,) sum of the priors' disagreement, each step weighted like its reward
+    danger: Tensor  # (K,) discounted chance that the episode has ended in a collision
 
 
 def dream_on(
@@ -44,7 +46,7 @@ def dream_on(
         doubts: whether the priors' disagreement is looked at.
     """
     model, behavior = agent.model, agent.behavior
-    state, latent, rewards, weight, doubt = now
+    state, latent, rewards, weight, doubt, danger = now
     action, own = wanted, jitter.shape[0]
     if own:
         policy = behavior.actor(model.features(state.memory[:own], latent[:own]))
@@ -55,9 +57,10 @@ def dream_on(
         doubt = doubt + weight * model.disagreement(state.memory, latent, action, prior)
     latent = model.sample_with(prior, gumbel)
     features = model.features(state.memory, latent)
-    rewards = rewards + weight * model.reward.mean(features)
-    weight = weight * behavior.config.discount * torch.sigmoid(model.proceed(features).squeeze(-1))
-    return Dreaming(state, latent, rewards, weight, doubt), action
+    reward, goes_on = model.reward.mean(features), torch.sigmoid(model.proceed(features).squeeze(-1))
+    danger = danger + weight * (1 - goes_on) * (reward < 0)  # an end that is rewarded is an arrival
+    rewards, weight = rewards + weight * reward, weight * behavior.config.discount * goes_on
+    return Dreaming(state, latent, rewards, weight, doubt, danger), action
 
 
 class CandidateDreams(nn.Module):
@@ -72,8 +75,8 @@ class CandidateDreams(nn.Module):
 
     def forward(
         self, start: WorldModelState, latent: Tensor, wanted: Tensor, jitter: Tensor, gumbel: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Actions, rewards, values and disagreement of the candidates.
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Actions, rewards, values, disagreement and danger of the candidates: see `robonav.planning.mppi.Dreams`.
 
         Args:
             start: (1, ...) memory before the latent.
@@ -84,20 +87,22 @@ class CandidateDreams(nn.Module):
 
         Returns:
             (K, L, A) actions; (K,) the discounted imagined rewards; (K,) the critic's discounted value of the last
-            state; and (K,) how far the priors disagree over the horizon, 0 to 1: the mean over the steps that are
-            looked at, each weighted like its reward, so that what would come after an end does not count.
+            state; (K,) how far the priors disagree over the horizon, 0 to 1: the mean over the steps that are
+            looked at, each weighted like its reward, so that what would come after an end does not count; and (K,)
+            the chance of a collision, discounted like rewards.
         """
         model, count, horizon = self.agent.model, wanted.shape[0], wanted.shape[1]
         state = WorldModelState(*map_state(lambda x: x.expand(count, *x.shape[1:]), start))
         none = wanted.new_zeros(count)
-        now = Dreaming(state, latent.expand(count, -1), none, torch.ones_like(none), none)
+        now = Dreaming(state, latent.expand(count, -1), none, torch.ones_like(none), none, none)
         actions = []
         for t in range(horizon):
             looked = (t + 1) % self.doubt_every == 0
             now, action = dream_on(self.agent, now, wanted[:, t], jitter[:, t], gumbel[t], looked)
             actions.append(action)
         value = self.agent.behavior.critic.mean(model.features(now.state.memory, now.latent))
-        return torch.stack(actions, 1), now.rewards, now.weight * value, now.doubt / max(horizon // self.doubt_every, 1)
+        doubt = now.doubt / max(horizon // self.doubt_every, 1)
+        return torch.stack(actions, 1), now.rewards, now.weight * value, doubt, now.danger
 
 
 class TorchImagination:
@@ -108,8 +113,8 @@ class TorchImagination:
         self.noise_shape = (agent.model.config.sampled_groups, agent.model.config.classes)
 
     @torch.no_grad()
-    def __call__(self, wanted: Singles, jitter: Singles, gumbel: Singles) -> tuple[Singles, Singles, Singles, Singles]:
+    def __call__(self, wanted: Singles, jitter: Singles, gumbel: Singles) -> Dreams:
         """See `CandidateDreams.forward`."""
         noise = (torch.from_numpy(array) for array in (wanted, jitter, gumbel))
-        actions, rewards, values, doubts = self._dreams(self._state.world, self._state.latent, *noise)
-        return actions.numpy(), rewards.numpy(), values.numpy(), doubts.numpy()
+        dreamt = self._dreams(self._state.world, self._state.latent, *noise)
+        return Dreams(*(tensor.numpy() for tensor in dreamt))

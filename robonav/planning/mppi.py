@@ -33,15 +33,23 @@ Singles = NDArray[np.float32]
 Geometry = Callable[[Singles], NDArray[Any]]  # (K, L, A) actions to (K,) costs
 
 
+class Dreams(NamedTuple):
+    """What K dreams of L steps brought."""
+
+    actions: Singles  # (K, L, A) that were taken
+    rewards: Singles  # (K,) discounted
+    values: Singles  # (K,) of the last state, discounted
+    doubts: Singles  # (K,) how far the priors disagree
+    dangers: Singles  # (K,) chance of a collision, discounted
+
+
 class Imagination(Protocol):
     """Dreams candidates from the state of now; see `robonav.imagination.candidates`."""
 
     noise_shape: tuple[int, int]  # S, C
 
-    def __call__(self, wanted: Singles, jitter: Singles, gumbel: Singles) -> tuple[Singles, Singles, Singles, Singles]:
-        """From wanted (K, L, A), jitter (P, L, A) and gumbel (L, K, S, C): actions (K, L, A), and (K,) each discounted
-        rewards, the discounted value of the last state, and how far the priors disagree.
-        """
+    def __call__(self, wanted: Singles, jitter: Singles, gumbel: Singles) -> Dreams:
+        """From wanted (K, L, A), jitter (P, L, A) and gumbel (L, K, S, C)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +74,8 @@ class MPPIConfig:
     """Of the softmax over scores, in metres of progress."""
     imagination_weight: float = 1.0
     """Metres of progress that a unit of imagined return is worth."""
+    danger_weight: float = 4.0
+    """Metres of progress that a collision costs which is imagined for certain."""
     disagreement_weight: float = 0.5
     """What full disagreement of the priors takes off an imagined return, in its units; 0 switches it off."""
     primitives: bool = True
@@ -100,7 +110,7 @@ class MPPIConfig:
             raise ConfigError(explain("planner: from_actor", "a number from 0 to 1", self.from_actor))
         if self.temperature <= 0:
             raise ConfigError(explain("planner: temperature", "above 0", self.temperature))
-        for name in ("imagination_weight", "disagreement_weight"):
+        for name in ("imagination_weight", "danger_weight", "disagreement_weight"):
             if getattr(self, name) < 0:
                 raise ConfigError(explain(f"planner: {name}", "0 or more", getattr(self, name)))
         if min(self.samples) < 1:
@@ -233,6 +243,13 @@ def draw_noise(planner: PlannerState, config: MPPIConfig, noise_shape: tuple[int
     return Noise(actor, latent, np.stack(plans), tuple(choice))
 
 
+def imagined_gain(dreamt: Dreams, config: MPPIConfig) -> Singles:
+    """(K,) what dreams add to the scores of their plans, in metres of progress."""
+    c = config
+    returns = c.rewards * dreamt.rewards + c.value * dreamt.values - np.float32(c.disagreement_weight) * dreamt.doubts
+    return np.float32(c.imagination_weight) * returns - np.float32(c.danger_weight) * dreamt.dangers
+
+
 def knot_shares(config: MPPIConfig) -> Singles:
     """(L, knots) share of each knot at each tick: straight lines between knots."""
     at = np.linspace(0, config.knots - 1, config.horizon) if config.knots > 1 else np.zeros(config.horizon)
@@ -292,11 +309,10 @@ class _Dreamer:
             return self._actors
         own = 0 if self._actors is not None else self._own
         filled = np.concatenate([np.zeros((own, *wanted.shape[1:]), np.float32), wanted])
-        actions, *dreamt = self._imagine(filled, self._jitter[:own], self._gumbel[:, : len(filled)])
-        rewards, values, doubts = dreamt
-        returns = c.rewards * rewards + c.value * values - np.float32(c.disagreement_weight) * doubts
+        dreamt = self._imagine(filled, self._jitter[:own], self._gumbel[:, : len(filled)])
+        actions = dreamt.actions
         scores = np.concatenate([-price(actions[:own]), scores]) if own else scores
-        scores = np.float32(c.imagination_weight) * returns + scores
+        scores = imagined_gain(dreamt, c) + scores
         if self._actors is None:
             self._actors = actions[:own], scores[:own]
             return actions, scores

@@ -95,7 +95,8 @@ def test_dreams_are_those_of_torch_from_the_same_memory(run_folder: Path, bundle
         assert np.allclose(a, b, atol=2e-5)
     assert np.array_equal(ours[0][4:], wanted[4:])
     assert np.std(ours[1]) > 1e-4
-    assert (ours[3] > 0).all()
+    assert (ours.doubts > 0).all()
+    assert ours.dangers.max() > 0
     fewer = dreams.of(memory)(wanted[:7], jitter, gumbel[:, :7])
     for a, b in zip(fewer, theirs, strict=True):
         assert a.shape == b[:7].shape

@@ -8,27 +8,29 @@ import numpy as np
 import pytest
 
 from robonav.errors import ConfigError
-from robonav.planning.mppi import PRIMITIVES, MPPIConfig, initial_planner_state, plan
+from robonav.planning.mppi import PRIMITIVES, Dreams, MPPIConfig, initial_planner_state, plan
 from robonav.planning.progress import ProgressConfig
 
 ALONE = {"imagination": False, "candidates": 64, "horizon": 6}
 
 
-class Dreams:
+class Dreamer:
     """An imagination that turns the actor's jitter into its actions and scores plans by a function."""
 
     noise_shape = (2, 3)
 
-    def __init__(self, score: Any = lambda actions: np.zeros(len(actions))) -> None:
+    def __init__(self, score: Any = lambda actions: np.zeros(len(actions)), danger: Any = None) -> None:
+        self.danger = danger or (lambda actions: np.zeros(len(actions)))
         self.score, self.wanted, self.gumbel, self.jitter = score, [], [], []
 
-    def __call__(self, wanted: Any, jitter: Any, gumbel: Any) -> tuple[Any, Any, Any, Any]:
+    def __call__(self, wanted: Any, jitter: Any, gumbel: Any) -> Dreams:
         self.wanted.append(wanted.copy())
         self.gumbel.append(gumbel.copy())
         self.jitter.append(jitter.copy())
         actions = np.concatenate([np.clip(jitter, -1, 1), wanted[len(jitter) :]])
         none = np.zeros(len(actions), np.float32)
-        return actions, np.asarray(self.score(actions), np.float32), none, none
+        rewards, dangers = (np.asarray(of(actions), np.float32) for of in (self.score, self.danger))
+        return Dreams(actions, rewards, none, none, dangers)
 
 
 def test_between_two_ways_round_an_obstacle_one_is_taken() -> None:
@@ -92,7 +94,7 @@ def test_same_seed_and_tick_same_plan_and_the_warm_start_moves_on() -> None:
 def test_the_geometry_chooses_what_is_dreamt_and_the_dreams_choose_among_it() -> None:
     config = MPPIConfig(candidates=32, horizon=4, rounds=1, from_actor=0.25, temperature=0.01)
     constants = np.linspace(-1, 1, 201, dtype=np.float32)[:, None] * np.ones(3, np.float32)
-    dreams = Dreams(lambda actions: actions[:, 0, 0])
+    dreams = Dreamer(lambda actions: actions[:, 0, 0])
     found = plan(
         dreams,
         initial_planner_state(config, 0),
@@ -109,7 +111,7 @@ def test_the_geometry_chooses_what_is_dreamt_and_the_dreams_choose_among_it() ->
 
 def test_all_candidates_and_rounds_are_dreamt_with_the_same_luck() -> None:
     config = MPPIConfig(candidates=8, horizon=3, rounds=2, from_actor=0.5)
-    dreams = Dreams()
+    dreams = Dreamer()
     plan(dreams, initial_planner_state(config, 0), config)
     first, second = dreams.gumbel
     assert first.shape == (3, 8, 2, 3)
@@ -123,7 +125,7 @@ def test_all_candidates_and_rounds_are_dreamt_with_the_same_luck() -> None:
 
 def test_switched_off_imagination_is_never_asked() -> None:
     config = MPPIConfig(imagination=False, candidates=16, horizon=3)
-    dreams = Dreams()
+    dreams = Dreamer()
     found = plan(dreams, initial_planner_state(config, 0), config, lambda actions: actions[:, 0, 0])
     assert not dreams.wanted
     assert found.action[0] < -0.9
@@ -133,7 +135,7 @@ def test_the_weight_of_the_dreams_settles_what_they_are_worth_against_the_geomet
     chosen = []
     for weight in (0.0, 0.5, 4.0):
         config = MPPIConfig(candidates=64, horizon=3, from_actor=0.0, imagination_weight=weight)
-        dreams = Dreams(lambda actions: actions[:, 0, 0])
+        dreams = Dreamer(lambda actions: actions[:, 0, 0])
         chosen.append(plan(dreams, initial_planner_state(config, 0), config, lambda a: a[:, 0, 0]).action[0])
     assert chosen[0] < -0.5 and chosen[1] < -0.5 and chosen[2] > 0.5
 
@@ -204,3 +206,19 @@ def test_bad_settings_are_refused(values: dict[str, Any]) -> None:
         MPPIConfig(imagination=False, geometry=False, progress=False)
     with pytest.raises(ConfigError, match="route_weight"):
         ProgressConfig(route_weight=-1.0)
+
+
+def test_a_plan_that_is_dreamt_to_collide_is_left_for_one_that_is_not() -> None:
+    """Whatever geometry says for it, as long as that is less than what a collision costs."""
+
+    def hits(actions: np.ndarray) -> np.ndarray:
+        return (actions[..., 0].mean(axis=1) > 0.2).astype(float)
+
+    def price(actions: np.ndarray) -> np.ndarray:
+        return -actions[..., 0].mean(axis=1)
+
+    for weight, ahead in ((4.0, False), (0.0, True)):
+        config = MPPIConfig(candidates=64, horizon=6, danger_weight=weight, temperature=1.0)
+        found = plan(Dreamer(danger=hits), initial_planner_state(config, 0), config, price)
+        assert (found.actions[:, 0].mean() > 0.2) == ahead
+        assert found.score == pytest.approx(float(found.actions[:, 0].mean()), abs=1e-5)
