@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -10,6 +10,7 @@ import tyro
 
 from robonav.cli.args import parse
 from robonav.errors import MissingDependencyError, RobonavError, explain
+from robonav.planning.mppi import MPPIConfig
 
 if TYPE_CHECKING:
     from robonav.learning.checkpoint import Checkpoint
@@ -21,6 +22,7 @@ DESCRIPTION = "Exports a checkpoint to a bundle: ONNX graph, contract, parity re
 EXAMPLES = [
     "robonav export runs/quick --out policies/pretrained/quick",
     "robonav export runs/general --out bundles/general --planner --precision fp16 --notes results.md",
+    "robonav export runs/general --out bundles/bold --planner --plan.danger-weight 0",
 ]
 
 
@@ -38,8 +40,8 @@ class ExportArgs:
     """Markdown file that is added to the model card."""
     planner: bool = False
     """Export the imagination planner as well, as one graph; it takes some minutes longer."""
-    candidates: int = 64
-    """With --planner: action sequences that are dreamt at once."""
+    plan: MPPIConfig = field(default_factory=MPPIConfig)
+    """With --planner: its dials."""
     precision: Literal["fp32", "fp16", "int8"] = "fp32"
     """Of the weights that are stored; what comes out must stay within the precision's tolerance."""
     scene: str = "rooms"
@@ -58,11 +60,10 @@ def main(argv: list[str]) -> int:
     from deploy.bundle import check_target
     from deploy.export import export
     from robonav.learning.checkpoint import load_agent
-    from robonav.planning.mppi import MPPIConfig
 
     check_target(args.out)
     checkpoint = load_agent(args.checkpoint)
-    planner = MPPIConfig(candidates=args.candidates) if args.planner else None
+    planner = args.plan if args.planner else None
     ticks = _driven_ticks(args.scene, checkpoint)
     name = args.name or args.out.resolve().name
     bundle = export(checkpoint, args.out, name, ticks, notes, planner, args.precision)
