@@ -141,10 +141,13 @@ class _Planner:
 
     def _returns(self, found: Dreamt) -> str:
         g, c = self.g, self.c
+        danger = g.op("Mul", found.dangers, -c.danger_weight)
+        if not c.imagination_weight:
+            return danger
         parts = [g.op("Mul", found.doubts, -c.disagreement_weight)]
         parts += [found.rewards] * c.rewards + [found.values] * c.value
         returns = g.op("Mul", g.op("Sum", *parts), c.imagination_weight)
-        return g.op("Sub", returns, g.op("Mul", found.dangers, c.danger_weight))
+        return g.op("Add", returns, danger)
 
     def _finite(self, scores: str) -> tuple[str, str]:
         """Scores (K,), those that are not finite or belong to nobody at NEVER, and how many are not finite (1,)."""

@@ -214,7 +214,8 @@ class Rollouts:
         weights = g.op("Exp", g.op("Add", g.op("MatMul", going, before), discount))
         now = g.slice(weights, 0, steps, 1)
         ends = g.op("Mul", now, g.op("Sub", 1.0, g.op("Exp", going)))
-        dangers = g.reduce("ReduceSum", g.op("Where", g.op("Less", reward, 0.0), ends, 0.0))
+        punished = g.op("Cast", g.op("Less", reward, 0.0), to=1)
+        dangers = g.reduce("ReduceSum", g.op("Mul", ends, punished))
         return g.reduce("ReduceSum", g.op("Mul", reward, now)), weights, dangers
 
     def _expected(self, hidden: str, weight: Array, bias: Array, bins: Array) -> str:

@@ -133,9 +133,16 @@ class Graph:
         return {output.name: names[output.name] for output in graph.output}
 
     def to_bytes(self, metadata: Mapping[str, str] | None = None) -> bytes:
-        """The checked, serialised model."""
+        """The checked, serialised model, without what no output needs: a runtime would compute it all the same."""
         helper = self._onnx.helper
-        graph = helper.make_graph(self._nodes, self.name, self._inputs, self._outputs, self._initializers)
+        needed = {output.name for output in self._outputs}
+        nodes = []
+        for node in reversed(self._nodes):
+            if needed.intersection(node.output):
+                needed.update(node.input)
+                nodes.append(node)
+        constants = [constant for constant in self._initializers if constant.name in needed]
+        graph = helper.make_graph(nodes[::-1], self.name, self._inputs, self._outputs, constants)
         imports = [helper.make_opsetid(domain, version) for domain, version in self._imports.items()]
         model = helper.make_model(graph, opset_imports=imports, ir_version=IR_VERSION, functions=self._functions)
         helper.set_model_props(model, dict(metadata or {}))

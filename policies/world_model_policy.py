@@ -41,7 +41,7 @@ PLANNERS: dict[Planner, MPPIConfig] = {
     **{name: MPPIConfig() for name in get_args(Planner)},
     "geometry": MPPIConfig(imagination=False),
     "geometry-routes": MPPIConfig(imagination=False),
-    "imagination": MPPIConfig(geometry=False, progress=False),
+    "imagination": MPPIConfig(geometry=False, progress=False, imagination_weight=1.0),
 }
 ACTORS = ("actor", "actor-routes")  # plan nothing
 ROUTED = ("navigator", "actor-routes", "geometry-routes")  # choose their route

@@ -72,8 +72,9 @@ class MPPIConfig:
     """Noise of the actor's proposals, in units of its own standard deviation; one of them has none."""
     temperature: float = 0.1
     """Of the softmax over scores, in metres of progress."""
-    imagination_weight: float = 1.0
-    """Metres of progress that a unit of imagined return is worth."""
+    imagination_weight: float = 0.0
+    """Metres of progress that a unit of imagined return is worth: reward, value and disagreement together. At 1 the
+    planner collides more often than without dreams, so what counts of them by default is the danger."""
     danger_weight: float = 4.0
     """Metres of progress that a collision costs which is imagined for certain."""
     disagreement_weight: float = 0.5
@@ -245,9 +246,11 @@ def draw_noise(planner: PlannerState, config: MPPIConfig, noise_shape: tuple[int
 
 def imagined_gain(dreamt: Dreams, config: MPPIConfig) -> Singles:
     """(K,) what dreams add to the scores of their plans, in metres of progress."""
-    c = config
+    c, gain = config, -np.float32(config.danger_weight) * dreamt.dangers
+    if not c.imagination_weight:
+        return gain
     returns = c.rewards * dreamt.rewards + c.value * dreamt.values - np.float32(c.disagreement_weight) * dreamt.doubts
-    return np.float32(c.imagination_weight) * returns - np.float32(c.danger_weight) * dreamt.dangers
+    return np.float32(c.imagination_weight) * returns + gain
 
 
 def knot_shares(config: MPPIConfig) -> Singles:

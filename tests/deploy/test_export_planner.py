@@ -32,7 +32,7 @@ from robonav.planning.sweep import SweepConfig, sweep
 from robonav.types import Observation
 
 SPEC = load_robot("a1")
-DIALS = MPPIConfig(candidates=12, horizon=4, samples=(2, 1, 3), sweep=SweepConfig(tail_s=0.4))
+DIALS = MPPIConfig(candidates=12, horizon=4, imagination_weight=1.0, samples=(2, 1, 3), sweep=SweepConfig(tail_s=0.4))
 LOOPS = {"Loop", "Scan", "If"}
 
 pytestmark = pytest.mark.xdist_group("planner-graph")  # one export for all
@@ -225,3 +225,14 @@ def test_a_damaged_planner_is_one_line(agent: Agent, exported) -> None:
     del model.metadata_props[:]
     with pytest.raises(BundleError, match="its layout in the metadata"):
         planner_of(agent, model.SerializeToString())
+
+
+def test_what_no_output_needs_is_left_out() -> None:
+    g = Graph("small")
+    x = g.input("x", (2,))
+    used, unused = g.op("Add", x, np.array([1.0, 2.0])), g.op("Mul", x, np.array([7.0, 7.0]))
+    g.op("Neg", unused)
+    g.output(used, "y", (2,))
+    graph = onnx.load_model_from_string(g.to_bytes()).graph
+    assert [node.op_type for node in graph.node] == ["Add", "Identity"]
+    assert len(graph.initializer) == 1

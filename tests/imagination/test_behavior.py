@@ -154,7 +154,7 @@ def test_planner_finds_the_rewarded_action() -> None:
 
     agent.model.advance = watch  # type: ignore[method-assign]
     agent.model.reward.mean = lambda features: seen[-1][:, 0] - seen[-1][:, 2].abs()  # type: ignore[method-assign]
-    config = MPPIConfig(candidates=128, horizon=4, rounds=3)
+    config = MPPIConfig(candidates=128, horizon=4, rounds=3, imagination_weight=1.0)
     state = agent.observe(agent.initial_state(1), observation(), torch.zeros(1, 3), torch.ones(1))[1]
     planner = initial_planner_state(config, 0)
     for _ in range(8):
@@ -175,7 +175,7 @@ def test_candidates_that_are_not_finite_are_counted_and_never_chosen(share: floa
         return torch.where(bad, torch.nan, torch.zeros(count))
 
     agent.model.reward.mean = broken  # type: ignore[method-assign]
-    config = MPPIConfig(candidates=16, horizon=3, rounds=1)
+    config = MPPIConfig(candidates=16, horizon=3, rounds=1, imagination_weight=1.0)
     found = plan(TorchImagination(agent, state), initial_planner_state(config, 0), config)
     assert found.rejected == int(share * 16)
     assert np.isfinite(found.actions).all()

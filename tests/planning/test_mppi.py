@@ -92,7 +92,7 @@ def test_same_seed_and_tick_same_plan_and_the_warm_start_moves_on() -> None:
 
 
 def test_the_geometry_chooses_what_is_dreamt_and_the_dreams_choose_among_it() -> None:
-    config = MPPIConfig(candidates=32, horizon=4, rounds=1, from_actor=0.25, temperature=0.01)
+    config = MPPIConfig(imagination_weight=1.0, candidates=32, horizon=4, rounds=1, from_actor=0.25, temperature=0.01)
     constants = np.linspace(-1, 1, 201, dtype=np.float32)[:, None] * np.ones(3, np.float32)
     dreams = Dreamer(lambda actions: actions[:, 0, 0])
     found = plan(
