@@ -58,17 +58,17 @@ class Pricing:
         self._spots = self._spot_matrix(sx, sy)
         self._movers = [g.reshape(part, 1, 1, MOVERS) for part in g.split("movers", [1] * 5, axis=1)]
         self._here_m = self._here()
-        self._cornered = self._is_cornered() if sweep.cornered_weight else None
 
     def price(self, actions: str, count: int) -> str:
         """(K,) prices of plans (K, L, A); less is better."""
         g, c, s = self.g, self.c, self.c.sweep
         commands = self._commands(actions, count)
         first = g.reshape(commands[0], 3, count)
-        poses, distance, clear = self._followed(commands, count)
+        poses = self._poses(self._velocities(commands, count), count)
+        distance = g.op("Sub", self._distance(poses, count), s.margin_m)
+        clear = self._before(g.op("GreaterOrEqual", distance, 0.0))  # (T, K) 1 before the first touch
         free_s = g.op("MatMul", self._dt_s[None], clear)  # (1, K)
-        early = g.op("Sub", 1.0, g.op("Mul", free_s, 1 / self._time_s[-1]))
-        cost = g.op("Mul", early, s.collision_weight)
+        cost = g.op("Mul", g.op("Sub", 1.0, g.op("Mul", free_s, 1 / self._time_s[-1])), s.collision_weight)
         at_least = g.op("Max", clear, np.eye(self._steps, 1, dtype=np.float32))  # the first step counts always
         closeness = g.op("Exp", g.op("Mul", g.op("Relu", distance), -1 / s.clearance_decay_m))
         close = g.op("MatMul", self._dt_s[None], g.op("Mul", closeness, at_least))
@@ -76,10 +76,8 @@ class Pricing:
         cost = g.op("Add", cost, g.op("Mul", mean, s.clearance_weight))
         for doubt in self._doubts(poses, count):
             cost = g.op("Add", cost, doubt)
-        out = g.op("Mul", self._forbidden(first, commands, distance, clear, free_s), s.forbidden)
-        if self._cornered is not None:
-            out = g.op("Where", self._cornered, g.op("Mul", early, s.cornered_weight), out)
-        cost = g.op("Add", cost, out)
+        forbidden = self._forbidden(first, commands, distance, clear, free_s)
+        cost = g.op("Add", cost, g.op("Mul", forbidden, s.forbidden))
         if not c.geometry:
             cost = g.op("Mul", cost, 0.0)
             clear = at_least = g.expand(np.ones((1, 1), np.float32), self._steps, count)
@@ -87,21 +85,6 @@ class Pricing:
             gain = g.op("Sub", self._progress(poses, clear, at_least, count), self._change(first))
             cost = g.op("Sub", cost, g.op("Mul", gain, g.slice("route_length", 1, 2, 0)))
         return g.reshape(cost, count)
-
-    def _followed(self, commands: list[str], count: int) -> tuple[Poses, str, str]:
-        """Where commands lead; (T, K) how near that comes to anything, less the margin; 1 before the first touch."""
-        g = self.g
-        poses = self._poses(self._velocities(commands, count), count)
-        distance = g.op("Sub", self._distance(poses, count), self.c.sweep.margin_m)
-        return poses, distance, self._before(g.op("GreaterOrEqual", distance, 0.0))
-
-    def _is_cornered(self) -> str:
-        """(1, 1) whether braking now would end in a touch, where nothing is too close yet."""
-        g = self.g
-        stop = [g.constant(np.zeros((1, 3, 1), np.float32))] * self.c.horizon
-        _, _, clear = self._followed(stop, 1)
-        touches = g.op("Less", g.slice(clear, self._steps - 1, self._steps, 0), 0.5)
-        return g.op("And", touches, g.op("GreaterOrEqual", self._here_m, 0.0))
 
     # -- where plans lead ------------------------------------------------------------------------------------------
 

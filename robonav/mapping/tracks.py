@@ -45,10 +45,6 @@ class TrackerConfig:
     acceleration_mps2: float = 0.8  # standard deviation of the unknown acceleration
     first_speed_mps: float = 1.0  # standard deviation of the velocity of something new
     gate_sigmas: float = 3.0  # a cluster further from where a track ought to be is something else
-    turn_sigmas: float = 2.0  # what moves and is found further off than that has stopped or turned
-    turn_mps: float = 1.5  # standard deviation of what that adds to its velocity, along each axis
-    turn_s: float = 0.25  # not seen for longer, what is found is something else
-    turn_radius_m: float = 0.2  # and so it is if its radius differs by more
     forget_s: float = 1.2  # a track that was not seen for so long is gone
     moving_mps: float = 0.15  # slower things stand still
     moving_sigmas: float = 1.5  # and so do those whose speed is within the error
@@ -136,7 +132,7 @@ class MoverTracker:
         if observation.scan_m is None:
             return self._kept(tracks)[0], none
         clusters = self.clusters(np.asarray(observation.scan_m, np.float64), observation.pose_odom_base)
-        of_cluster = self._turned(tracks, clusters, self._matched(tracks, clusters))
+        of_cluster = self._matched(tracks, clusters)
         tracks, number = self._kept(self._corrected(tracks, clusters, of_cluster))
         of_cluster = number[of_cluster]
         new = np.flatnonzero(of_cluster < 0)
@@ -150,7 +146,7 @@ class MoverTracker:
 
     def moving(self, tracks: Tracks) -> NDArray[np.bool_]:
         """(K,) which tracks move for certain."""
-        return self._significant(tracks) & self._proven(tracks)
+        return self._significant(tracks) & (tracks.evidence_m > self.config.evidence_min_m)
 
     def flow(
         self, tracks: Tracks, of_beam: NDArray[np.int64], pose_odom_base: NDArray[np.floating]
@@ -227,20 +223,12 @@ class MoverTracker:
         variance = noise * noise + spacing[chosen] * spacing[chosen] / 24
         return Clusters(centre, variance, radius, range_m[chosen], of_beam, points, sensor)
 
-    def _proven(self, tracks: Tracks) -> NDArray[np.bool_]:
-        """(K,) which tracks an earlier scan has shown to move."""
-        return np.asarray(tracks.evidence_m > self.config.evidence_min_m)
-
     def _significant(self, tracks: Tracks) -> NDArray[np.bool_]:
         """(K,) which tracks have a velocity beyond its error."""
         c = self.config
         speed = np.sqrt(tracks.velocity_mps[:, 0] ** 2 + tracks.velocity_mps[:, 1] ** 2)
         certain = speed > c.moving_sigmas * np.sqrt(tracks.variance[:, 2])
-        return np.asarray((speed > c.moving_mps) & certain & self._known(tracks))
-
-    def _known(self, tracks: Tracks) -> NDArray[np.bool_]:
-        """(K,) which tracks are no longer new; who was seen to move and turns is not new again."""
-        return (tracks.seen >= self.config.seen_min) | self._proven(tracks)
+        return np.asarray((speed > c.moving_mps) & certain & (tracks.seen >= c.seen_min))
 
     def _judged(self, tracks: Tracks, of_beam: NDArray[np.int64], clusters: Clusters, now: Observation) -> Tracks:
         """With what an earlier scan says for the motion of the tracks that were seen, and with this scan kept.
@@ -311,47 +299,20 @@ class MoverTracker:
                 of_cluster[c], track_taken[k] = k, True
         return of_cluster
 
-    def _turned(self, tracks: Tracks, clusters: Clusters, of_cluster: NDArray[np.int64]) -> NDArray[np.int64]:
-        """(C,) the same with those who moved and were not found where they ought to be.
-
-        Each of them, the first track first, is the nearest cluster without a track that it can have reached from where
-        it was seen last, whatever it did since.
-        """
-        c, missing = self.config, np.ones(len(tracks.seen), np.bool_)
-        missing[of_cluster[of_cluster >= 0]] = False
-        missing &= self.moving(tracks) & (tracks.unseen_s <= c.turn_s)
-        for k in np.flatnonzero(missing).tolist():
-            vx, vy = tracks.velocity_mps[k]
-            lag_s, p = tracks.unseen_s[k], tracks.variance[k, 0]
-            dx = clusters.centre_m[:, 0] - (tracks.position_m[k, 0] - vx * lag_s)
-            dy = clusters.centre_m[:, 1] - (tracks.position_m[k, 1] - vy * lag_s)
-            apart = dx * dx + dy * dy
-            reach = np.sqrt(vx * vx + vy * vy) * lag_s + c.gate_sigmas * np.sqrt(p + clusters.variance_m2)
-            alike = np.abs(clusters.radius_m - tracks.radius_m[k]) < c.turn_radius_m
-            free = np.flatnonzero((of_cluster < 0) & alike & (apart < reach * reach))
-            if len(free):
-                of_cluster[free[apart[free].argmin()]] = k
-        return of_cluster
-
     def _corrected(self, tracks: Tracks, clusters: Clusters, of_cluster: NDArray[np.int64]) -> Tracks:
-        """Kalman's correction of the tracks that were seen; what moves and is far off may have any velocity now."""
+        """Kalman's correction of the tracks that were seen."""
         at = np.flatnonzero(of_cluster >= 0)
         k = of_cluster[at]
         position, velocity, variance = tracks.position_m.copy(), tracks.velocity_mps.copy(), tracks.variance.copy()
         radius, seen, unseen = tracks.radius_m.copy(), tracks.seen.copy(), tracks.unseen_s.copy()
         p, pv, v = variance[k].T
-        surprise = clusters.centre_m[at] - position[k]
-        apart = surprise[:, 0] * surprise[:, 0] + surprise[:, 1] * surprise[:, 1]
-        beyond = apart > self.config.turn_sigmas * self.config.turn_sigmas * (p + clusters.variance_m2[at])
-        turns, lag_s = beyond & self.moving(tracks)[k], unseen[k]
-        added = np.where(turns, self.config.turn_mps * self.config.turn_mps, 0.0)
-        p, pv, v = p + lag_s * lag_s * added, pv + lag_s * added, v + added
         share_p, share_v = p / (p + clusters.variance_m2[at]), pv / (p + clusters.variance_m2[at])
+        surprise = clusters.centre_m[at] - position[k]
         position[k] += share_p[:, None] * surprise
         velocity[k] += share_v[:, None] * surprise
         variance[k] = np.stack([(1 - share_p) * p, (1 - share_p) * pv, v - share_v * pv], -1)
         radius[k] += 0.2 * (clusters.radius_m[at] - radius[k])
-        seen[k] = np.where(turns, 2, seen[k] + 1)  # what was before the turn says nothing for the motion after it
+        seen[k] += 1
         unseen[k] = 0.0
         return Tracks(position, velocity, variance, radius, seen, unseen, *tracks[6:])
 
@@ -376,7 +337,8 @@ class MoverTracker:
 
         Also (K + 1,) each track's new index, -1 for those that are gone and in the last place.
         """
-        keep = tracks.unseen_s <= np.where(self._known(tracks), self.config.forget_s, self.config.forget_s / 4)
+        known = tracks.seen >= self.config.seen_min
+        keep = tracks.unseen_s <= np.where(known, self.config.forget_s, self.config.forget_s / 4)
         number = np.full(len(keep) + 1, -1)
         number[:-1][keep] = np.arange(int(keep.sum()))
         kept = tracks._replace(

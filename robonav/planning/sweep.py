@@ -52,10 +52,6 @@ class SweepConfig:
     """Step of the tail."""
     forbidden: float = 10.0
     """Price of a plan that touches something before the robot can have braked."""
-    cornered_weight: float = 10.0
-    """Of a touch at once where braking now would end in one too, since somebody comes who does not give way: falls
-    linearly to 0 at the sweep's end. Nothing is forbidden then, so that what gets out of the way is worth more than
-    what is hit standing; 0: standing still is always allowed."""
 
     def __post_init__(self) -> None:
         """Checks signs.
@@ -186,7 +182,6 @@ def sweep(
     time_s, steps = np.cumsum(dt_s), horizon + tail
     commands = spec.action_to_velocity(actions)
     commands = np.concatenate([commands, np.repeat(commands[:, -1:], tail, axis=1)], axis=1)
-    commands = np.concatenate([commands, np.zeros_like(commands[:1])])  # one more: braking now
     velocities = velocities_under(spec, observation.twist_base, commands, steps, dt_s)
     positions, yaw = poses_under(velocities, dt_s)
     clearance: Clearance
@@ -215,14 +210,10 @@ def sweep(
             safe_s = np.where(touched.any(axis=1), instants[touched.argmax(axis=1)], c.doubt_s)
             cost = cost + weight * np.maximum(1.0 - safe_s / c.doubt_s, 0.0)
     here_m = clearance.here_m()
-    if c.cornered_weight and free[-1] < steps and here_m >= c.margin_m:  # braking does not help
-        cost = cost + c.cornered_weight * (1.0 - free_s / time_s[-1])
-    else:
-        if here_m < c.margin_m:  # too close already: whatever leads away from it is welcome
-            forbidden &= distance[:, min(1, steps - 1)] <= here_m - c.margin_m + ESCAPE_M
-        forbidden &= np.abs(commands).max(axis=(1, 2)) > 0  # standing still is always allowed
-        cost = cost + c.forbidden * forbidden
-    return Sweep(positions[:-1], yaw[:-1], free[:-1], time_s, np.asarray(cost[:-1], np.float32))
+    if here_m < c.margin_m:  # too close already: whatever leads away from it is welcome
+        forbidden &= distance[:, min(1, steps - 1)] <= here_m - c.margin_m + ESCAPE_M
+    forbidden &= np.abs(commands).max(axis=(1, 2)) > 0  # standing still is always allowed
+    return Sweep(positions, yaw, free, time_s, np.asarray(cost + c.forbidden * forbidden, np.float32))
 
 
 def _braking_s(spec: RobotSpec, commands: NDArray[np.floating]) -> NDArray[np.float64]:

@@ -30,10 +30,6 @@ class TrackNumbers(NamedTuple):
     acceleration_mps2: float
     first_speed_mps: float
     gate_sigmas: float
-    turn_sigmas: float
-    turn_mps: float
-    turn_s: float
-    turn_radius_m: float
     forget_s: float
     moving_mps: float
     moving_sigmas: float
@@ -79,10 +75,6 @@ def track_numbers(lidar: LidarSpec, c: TrackerConfig) -> TrackNumbers:
         acceleration_mps2=c.acceleration_mps2,
         first_speed_mps=c.first_speed_mps,
         gate_sigmas=c.gate_sigmas,
-        turn_sigmas=c.turn_sigmas,
-        turn_mps=c.turn_mps,
-        turn_s=c.turn_s,
-        turn_radius_m=c.turn_radius_m,
         forget_s=c.forget_s,
         moving_mps=c.moving_mps,
         moving_sigmas=c.moving_sigmas,

@@ -125,11 +125,10 @@ def _update(
             continue
         clusters = find_clusters(numbers, scan[b], pose[b], scratch)
         _match(numbers, rows, count, clusters, scratch)
-        _find_turned(numbers, rows, seen, count, clusters, scratch)
         for c in range(clusters):
-            k = scratch.of_cluster[c]
-            if k >= 0:
-                seen[k] = _correct(numbers, rows[k], seen[k], scratch.clusters[c])
+            if scratch.of_cluster[c] >= 0:
+                _correct(rows[scratch.of_cluster[c]], scratch.clusters[c])
+                seen[scratch.of_cluster[c]] += 1
         count = _keep(numbers, rows, seen, count, scratch.renumbered)
         for c in range(clusters):
             if scratch.of_cluster[c] >= 0:
@@ -151,7 +150,7 @@ def _flow(numbers: TrackNumbers, tracks: BatchTracks, active: Array, moving: Arr
             row = tracks.numbers[b, k]
             vx, vy = row[VX], row[VY]
             moving[k, 0], moving[k, 1] = 0.0, 0.0
-            if _moving(numbers, row, tracks.seen[b, k]):
+            if _significant(numbers, row, tracks.seen[b, k]) and row[EVIDENCE] > numbers.evidence_min_m:
                 moving[k, 0], moving[k, 1] = c * vx + s * vy, c * vy - s * vx
         for i in range(out.shape[1]):
             k = tracks.of_beam[b, i]
@@ -210,47 +209,11 @@ def _match(numbers: TrackNumbers, rows: Array, tracks: int, clusters: int, scrat
 
 
 @inner
-def _find_turned(numbers: TrackNumbers, rows: Array, seen: Array, tracks: int, clusters: int, scratch: Scratch) -> None:
-    """Gives those who moved and were not found the nearest cluster that they can have reached."""
-    of_cluster = scratch.of_cluster
-    for k in range(tracks):
-        row = rows[k]
-        if row[UNSEEN] > numbers.turn_s or not _moving(numbers, row, seen[k]):
-            continue
-        found = False
-        for c in range(clusters):
-            found |= of_cluster[c] == k
-        if found:
-            continue
-        x, y = row[X] - row[VX] * row[UNSEEN], row[Y] - row[VY] * row[UNSEEN]
-        far = math.sqrt(row[VX] * row[VX] + row[VY] * row[VY]) * row[UNSEEN]
-        nearest, least = -1, math.inf
-        for c in range(clusters):
-            cluster = scratch.clusters[c]
-            if of_cluster[c] >= 0 or not abs(cluster[3] - row[RADIUS]) < numbers.turn_radius_m:
-                continue
-            dx, dy = cluster[0] - x, cluster[1] - y
-            apart, reach = dx * dx + dy * dy, far + numbers.gate_sigmas * math.sqrt(row[P] + cluster[2])
-            if apart < reach * reach and apart < least:
-                nearest, least = c, apart
-        if nearest >= 0:
-            of_cluster[nearest] = k
-
-
-@inner
-def _correct(numbers: TrackNumbers, row: Array, seen: int, cluster: Array) -> int:
-    """Kalman's correction of a track that was seen; what moves and is far off may have any velocity now.
-
-    Returns in how many scans it was seen since it began or turned.
-    """
+def _correct(row: Array, cluster: Array) -> None:
+    """Kalman's correction of a track that was seen."""
     p, pv, v = row[P], row[PV], row[V]
-    dx, dy = cluster[0] - row[X], cluster[1] - row[Y]
-    beyond = dx * dx + dy * dy > numbers.turn_sigmas * numbers.turn_sigmas * (p + cluster[2])
-    turns = beyond and _moving(numbers, row, seen)
-    if turns:
-        added, lag_s = numbers.turn_mps * numbers.turn_mps, row[UNSEEN]
-        p, pv, v = p + lag_s * lag_s * added, pv + lag_s * added, v + added
     share_p, share_v = p / (p + cluster[2]), pv / (p + cluster[2])
+    dx, dy = cluster[0] - row[X], cluster[1] - row[Y]
     row[X] += share_p * dx
     row[Y] += share_p * dy
     row[VX] += share_v * dx
@@ -258,7 +221,6 @@ def _correct(numbers: TrackNumbers, row: Array, seen: int, cluster: Array) -> in
     row[P], row[PV], row[V] = (1 - share_p) * p, (1 - share_p) * pv, v - share_v * pv
     row[RADIUS] += 0.2 * (cluster[3] - row[RADIUS])
     row[UNSEEN] = 0.0
-    return 2 if turns else seen + 1
 
 
 @inner
@@ -267,7 +229,7 @@ def _keep(numbers: TrackNumbers, rows: Array, seen: Array, count: int, renumbere
     left = 0
     for k in range(count):
         renumbered[k] = -1
-        if rows[k, UNSEEN] <= (numbers.forget_s if _known(numbers, rows[k], seen[k]) else numbers.forget_s / 4):
+        if rows[k, UNSEEN] <= (numbers.forget_s if seen[k] >= numbers.seen_min else numbers.forget_s / 4):
             if left < k:
                 for n in range(rows.shape[1]):
                     rows[left, n] = rows[k, n]
@@ -308,19 +270,7 @@ def _significant(numbers: TrackNumbers, row: Array, seen: int) -> bool:
     """Whether a track has a velocity beyond its error."""
     speed = math.sqrt(row[VX] * row[VX] + row[VY] * row[VY])
     certain = speed > numbers.moving_mps and speed > numbers.moving_sigmas * math.sqrt(row[V])
-    return certain and _known(numbers, row, seen)
-
-
-@inner
-def _known(numbers: TrackNumbers, row: Array, seen: int) -> bool:
-    """Whether a track is no longer new; who was seen to move and turns is not new again."""
-    return seen >= numbers.seen_min or row[EVIDENCE] > numbers.evidence_min_m
-
-
-@inner
-def _moving(numbers: TrackNumbers, row: Array, seen: int) -> bool:
-    """Whether a track moves for certain."""
-    return _significant(numbers, row, seen) and row[EVIDENCE] > numbers.evidence_min_m
+    return certain and seen >= numbers.seen_min
 
 
 @inner

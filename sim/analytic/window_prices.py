@@ -36,7 +36,7 @@ class WindowNumbers(NamedTuple):
     range_m: float
     beams: Array  # (n, 2) float32 directions
     dt_s: Array  # (T,) of the plan's steps and its tail
-    sweep: Array  # collision, clearance, decay m, margin m, growth m/s, stop, turn, doubt s, forbidden, cornered
+    sweep: Array  # collision, clearance, decay m, margin m, growth m/s, stop, turn, doubt s, forbidden
     route: Array  # beside, heading, arrival m, change, side
 
 
@@ -94,13 +94,9 @@ def cheapest(numbers: WindowNumbers, plans: Plans, points: Points, route: RouteA
     nothing = np.empty((2, 0), np.float32)
     here = _distance_m(0.0, 0.0, 0.0, numbers.half, points.still, nothing, 0.0)
     here = min(here, _distance_m(0.0, 0.0, 0.0, numbers.half, points.moving, nothing, 0.0))
-    best, least, cornered = 0, math.inf, False
+    best, least = 0, math.inf
     for i in range(len(plans.command)):
-        vx, vy, rate = plans.command[i]
-        if vx == 0.0 and vy == 0.0 and rate == 0.0 and numbers.sweep[9] and here >= numbers.sweep[3]:
-            cornered = _touch_price(numbers, plans, i, points, here, False)[0] < len(numbers.dt_s)
-    for i in range(len(plans.command)):
-        free, price = _touch_price(numbers, plans, i, points, here, cornered)
+        free, price = _touch_price(numbers, plans, i, points, here)
         price += _doubt_price(numbers, plans, i, points) + _route_price(numbers, plans, i, route, last, free)
         if price < least:
             best, least = i, price
@@ -108,9 +104,7 @@ def cheapest(numbers: WindowNumbers, plans: Plans, points: Points, route: RouteA
 
 
 @inner
-def _touch_price(
-    numbers: WindowNumbers, plans: Plans, i: int, points: Points, here: float, cornered: bool
-) -> tuple[int, float]:
+def _touch_price(numbers: WindowNumbers, plans: Plans, i: int, points: Points, here: float) -> tuple[int, float]:
     """Steps before a plan's first touch, and the price of touching and of being close; see `robonav.planning.sweep`."""
     collision, clearance, decay, margin, growth = numbers.sweep[:5]
     nothing = np.empty((2, 0), np.float32)
@@ -138,8 +132,6 @@ def _touch_price(
         free_s = time
     end_s = numbers.dt_s.sum()
     price = collision * (1.0 - free_s / end_s) + clearance * close / counted
-    if cornered:
-        return free, price + numbers.sweep[9] * (1.0 - free_s / end_s)
     vx, vy, rate = plans.command[i]
     planar, turning = math.hypot(vx, vy) / (2 * numbers.acceleration[0]), abs(rate) / (2 * numbers.acceleration[1])
     forbidden = free < steps and free_s <= numbers.dt_s[0] + numbers.lag_s + max(planar, turning)

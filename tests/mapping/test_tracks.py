@@ -53,26 +53,6 @@ def test_a_walker_is_found_with_its_velocity_from_a_turning_robot(angle: float, 
     assert np.linalg.norm(tracks.velocity_mps[found] - velocity) < 0.25 + 0.15 * speed
 
 
-@pytest.mark.parametrize("after", [(-1.2, 0.0), (0.0, 0.0), (0.0, 1.2)])
-@pytest.mark.parametrize("speed", [0.9, 1.2])
-def test_who_stops_or_turns_is_known_to_within_three_scans(a1: RobotSpec, speed: float, after) -> None:
-    """He stays the same track, and is taken for standing only where he stands."""
-    before, then = np.array([speed, 0.0]), speed / 1.2 * np.array(after)
-    there = walking((0.8, 1.0), before, 12)
-    movers = np.concatenate([there, walking(there[-1, 0, :2] + 0.1 * then, then, 3)])
-    tracker = MoverTracker(a1)
-    tracks = watch(tracker, a1, movers, np.zeros((15, 3)))
-    near = np.linalg.norm(tracks.position_m - movers[-1, 0, :2], axis=1) < 0.25
-    assert near.sum() == 1
-    k = int(np.flatnonzero(near)[0])
-    assert np.linalg.norm(tracks.velocity_mps[k] - then) < 0.35
-    assert tracks.unseen_s[k] == 0
-    if then.any():
-        assert tracker.moving(tracks)[k]
-    others = tracker.moving(tracks) & ~near
-    assert not others.any()  # nobody walks on where he no longer is
-
-
 def test_what_stands_still_does_not_move_for_a_driving_robot(a1: RobotSpec) -> None:
     posts = np.array([[2.0, 1.0, 0.2], [1.5, -1.5, 0.3], [-2.0, 0.5, 0.25], [3.5, -0.4, 0.15]])
     ticks = 30

@@ -71,16 +71,6 @@ def test_what_cannot_be_braked_is_forbidden_and_standing_still_is_not(a1: RobotS
     assert 0 < slow < 2  # there is time to brake
 
 
-def test_who_comes_and_would_hit_the_robot_standing_is_got_out_of_the_way_of(a1: RobotSpec) -> None:
-    """Standing still is safe from walls, and from people only as long as they stay away."""
-    aside = np.tile(np.array([[0.0, 1.0, 0.0]]), (12, 1))
-    close = seen(a1, lambda tick: np.array([[2.7 - 0.1 * tick, -0.2, 0.25]]))
-    ahead, still, evades = swept(a1, *close, AHEAD, STILL, aside, clearance_weight=0.0).cost
-    assert evades + 2 < still < ahead
-    still, evades = swept(a1, *close, STILL, aside, clearance_weight=0.0, cornered_weight=0.0).cost
-    assert still - evades < 1  # as long as standing still was always allowed
-
-
 def test_whatever_leads_away_is_welcome_where_it_is_too_close_already(a1: RobotSpec) -> None:
     touching = Surroundings(np.array([0.31 + 0.02 + 0j]), np.zeros(1, complex))
     ahead, back = swept(a1, touching, OPEN, AHEAD, BACK).cost
