@@ -13,18 +13,22 @@ from tiny import AGENT
 from deploy.export import layout_of, read_by
 from deploy.export_planner import planner_to_onnx
 from deploy.export_precision import lowered
+from deploy.export_pricing import Pricing
 from deploy.export_record import record, record_plans, synthetic_drives
+from deploy.graph import Graph
 from deploy.plans import check_plans, plans_difference, recorded_feeds
 from policies.bundle import PlansRecord
 from policies.contract import make_contract
 from policies.onnx_planner import OnnxPlanner
+from policies.onnx_session import open_session
 from policies.planner_layout import PlannerLayout
 from robonav.config import load_robot
 from robonav.errors import BundleError, ConfigError
 from robonav.imagination.agent import Agent
+from robonav.planning.field import LocalField, distance_grid
 from robonav.planning.mppi import MPPIConfig
 from robonav.planning.situation import SituationConfig
-from robonav.planning.sweep import SweepConfig
+from robonav.planning.sweep import SweepConfig, sweep
 from robonav.types import Observation
 
 SPEC = load_robot("a1")
@@ -124,11 +128,37 @@ def test_it_stops_where_no_candidate_is_finite_and_counts_them(agent: Agent, exp
     assert found.rejected == DIALS.rounds * DIALS.candidates
 
 
+@pytest.mark.parametrize("who", ["nobody", "far", "comes", "here"])
+def test_prices_in_the_graph_are_those_of_the_sweep(agent: Agent, exported, who: str) -> None:
+    _, layout, _, plans = exported
+    rng, count = np.random.default_rng(3), 40
+    actions = rng.uniform(-1, 1, (count, DIALS.horizon, 3)).astype(np.float32)
+    actions[0] = 0.0
+    _, feeds = next(recorded_feeds(plans, layout, SPEC))
+    movers = np.tile(np.array([1e3, 0, 0, 0, 0], np.float32), (8, 1))
+    if who != "nobody":
+        x, speed = {"far": (3.0, 0.2), "comes": (1.0, -1.2), "here": (0.55, -0.5)}[who]
+        movers[0] = x, 0.05, speed, 0.0, 0.25
+    twist, half_m = np.array([0.6, 0.0, 0.1], np.float32), float(feeds["body"][-1])
+    wall = (1.6 + 1j * np.linspace(-2, 2, 60)).astype(np.complex64)
+    local = LocalField(distance_grid(wall, half_m), half_m, movers, wall)
+    observation = replace_twist(synthetic_drives(SPEC, SituationConfig(), 1)[0]["observation"], twist)
+    expected = sweep(actions, observation, local, SPEC, DIALS.sweep).cost
+    alone = replace(layout, config=replace(DIALS, progress=False))
+    g = Graph("price")
+    for name, shape in alone.inputs().items():
+        g.input(name, shape)
+    g.input("actions", actions.shape)
+    g.output(Pricing(g, alone).price("actions", count), "price", (count,))
+    session = open_session(g.to_bytes(), "price.onnx")
+    given = feeds | {"movers": movers, "field": local.distance_m, "twist": twist, "actions": actions}
+    (got,) = session.run(["price"], {k: v for k, v in given.items() if k in {i.name for i in session.get_inputs()}})
+    assert np.allclose(got, expected, atol=2e-3)
+    assert (expected > DIALS.sweep.forbidden).any() == (who in ("comes", "here"))
+
+
 @pytest.mark.parametrize("wall_m", [0.4, 0.6, 0.9])
 def test_a_wall_ahead_is_never_driven_into(agent: Agent, exported, planner: OnnxPlanner, wall_m: float) -> None:
-    from robonav.planning.field import LocalField, distance_grid
-    from robonav.planning.sweep import sweep
-
     _, layout, _, plans = exported
     before, feeds = next(recorded_feeds(plans, layout, SPEC))
     wall, half_m = (wall_m + 1j * np.linspace(-2, 2, 60)).astype(np.complex64), float(feeds["body"][-1])
