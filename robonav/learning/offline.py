@@ -7,6 +7,7 @@ observation of a step the reward and ending that came with it and the action tak
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -94,6 +95,7 @@ def train_offline(
 
     def made() -> Trainer:
         trainer = Trainer(config, spec, folder)
+        trainer.scenes = ()
         if not resume:
             trainer.replay.clear()
             trainer.counters.env_steps = fill(trainer.replay, episodes, spec)
@@ -127,10 +129,19 @@ def train_on_replay(config: TrainConfig, spec: RobotSpec, source: Path, folder: 
 
     def made() -> Trainer:
         trainer = Trainer(config, spec, folder, replay=replay)
-        trainer.counters.env_steps = len(replay)
+        trainer.counters.env_steps, trainer.scenes = len(replay), _scenes_of(source)
         return trainer
 
     return _train(config, made, folder, resume)
+
+
+def _scenes_of(source: Path) -> Sequence[str]:
+    """Scenes that the run with this replay drew from, as far as its folder tells."""
+    try:
+        scenes = json.loads((source.parent / "config.json").read_text())["collect"]["scenes"]
+        return [str(name) for name in scenes]
+    except (OSError, ValueError, KeyError, TypeError):
+        return ()
 
 
 def _train(config: TrainConfig, made: Callable[[], Trainer], folder: Path, resume: bool) -> Trainer:

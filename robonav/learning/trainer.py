@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
@@ -78,6 +78,8 @@ class Trainer:
         self.replay = own_replay(config, spec, folder, ranks) if replay is None else replay
         self.counters = Counters(episodes=[0] * config.streams)
         self.last_batch: Arrays = {}
+        self.scenes: Sequence[str] = config.collect.scenes
+        """What the steps are from, for the checkpoint's record."""
 
     def update(self) -> dict[str, float]:
         """World model on a replayed batch, then actor and critic on dreams that start in it. Returns scalars.
@@ -151,7 +153,7 @@ class Trainer:
                 "minutes": round(c.elapsed_s / 60, 2),
                 "seed": self.config.seed,
                 "success_greedy": mean(c.greedy),
-                "scenes": list(self.config.collect.scenes),
+                "scenes": list(self.scenes),
                 "situation": to_mapping(SituationConfig()),
                 "versions": package_versions(),
                 "revision": self.revision,

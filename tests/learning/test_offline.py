@@ -55,6 +55,7 @@ def test_training_learns_and_a_resumed_run_equals_the_whole_one(episodes: list[A
         train_offline(tiny_config(updates=4), SPEC, episodes, tmp_path / "parts")
     parts = train_offline(tiny_config(updates=8), SPEC, episodes, tmp_path / "parts", resume=True)
     theirs = parts.agent.state_dict()
+    assert load_agent(tmp_path / "whole").info["scenes"] == load_agent(kept).info["scenes"]
     assert all(torch.equal(value, theirs[name]) for name, value in whole.agent.state_dict().items())
     assert whole.counters.updates == 8
     assert whole.counters.env_steps == sum(len(e["first"]) for e in episodes)
