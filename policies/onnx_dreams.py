@@ -16,7 +16,7 @@ from policies.onnx_session import open_session
 from policies.onnx_step import Arrays
 from robonav.config import require_at_least
 from robonav.errors import BundleError, ConfigError, explain
-from robonav.planning.mppi import Dreams
+from robonav.types import Dreams
 
 DREAM_INPUTS = ("latent", "wanted", "jitter", "gumbel")
 DREAM_OUTPUTS = ("actions", "rewards", "values", "doubts", "dangers")

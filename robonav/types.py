@@ -9,7 +9,7 @@ This module imports neither torch nor pybullet: it runs on the robot.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -296,6 +296,16 @@ class VelocityCommand:
     def velocity(self) -> NDArray[np.float64]:
         """(3,) vx, vy, yaw rate."""
         return np.array([self.vx_mps, self.vy_mps, self.yaw_rate_radps])
+
+
+class Dreams(NamedTuple):
+    """What K imagined plans of L steps brought."""
+
+    actions: Float  # (K, L, A) that were taken
+    rewards: Float  # (K,) discounted
+    values: Float  # (K,) of the last state, discounted
+    doubts: Float  # (K,) how far the priors disagree, 0 to 1
+    dangers: Float  # (K,) chance of a collision, discounted
 
 
 @dataclass(frozen=True, slots=True)

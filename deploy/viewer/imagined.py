@@ -16,9 +16,8 @@ from deploy.viewer.extras import Rollouts
 from policies.bundle import Bundle
 from policies.bundle_policy import BundleState
 from policies.onnx_dreams import OnnxDreams, OnnxImagination, Singles
-from robonav.planning.mppi import Dreams
 from robonav.planning.window import reachable_commands
-from robonav.types import Decision, Observation, RobotSpec
+from robonav.types import Decision, Dreams, Observation, RobotSpec
 
 MAX_TICKS = 400  # of a log at which something is imagined, evenly over it
 NOISE = 0.7  # of the actor's proposals, in its own standard deviations

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from robonav.imagination.agent import Agent, AgentState
-from robonav.planning.mppi import Dreams
 from robonav.ssm.state import map_state
+from robonav.types import Dreams
 from robonav.world_model.model import WorldModelState
 
 Singles = NDArray[np.float32]
@@ -76,7 +76,7 @@ class CandidateDreams(nn.Module):
     def forward(
         self, start: WorldModelState, latent: Tensor, wanted: Tensor, jitter: Tensor, gumbel: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Actions, rewards, values, disagreement and danger of the candidates: see `robonav.planning.mppi.Dreams`.
+        """Actions, rewards, values, disagreement and danger of the candidates: see `robonav.types.Dreams`.
 
         Args:
             start: (1, ...) memory before the latent.

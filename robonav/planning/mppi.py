@@ -27,20 +27,10 @@ from numpy.typing import NDArray
 from robonav.errors import ConfigError, explain
 from robonav.planning.progress import ProgressConfig
 from robonav.planning.sweep import SweepConfig
-from robonav.types import ACTION_SIZE
+from robonav.types import ACTION_SIZE, Dreams
 
 Singles = NDArray[np.float32]
 Geometry = Callable[[Singles], NDArray[Any]]  # (K, L, A) actions to (K,) costs
-
-
-class Dreams(NamedTuple):
-    """What K dreams of L steps brought."""
-
-    actions: Singles  # (K, L, A) that were taken
-    rewards: Singles  # (K,) discounted
-    values: Singles  # (K,) of the last state, discounted
-    doubts: Singles  # (K,) how far the priors disagree
-    dangers: Singles  # (K,) chance of a collision, discounted
 
 
 class Imagination(Protocol):

@@ -12,7 +12,8 @@ from tiny import AGENT
 from robonav.config import load_robot
 from robonav.imagination.agent import Agent, AgentState
 from robonav.imagination.candidates import CandidateDreams, TorchImagination
-from robonav.planning.mppi import Dreams, MPPIConfig, initial_planner_state, plan
+from robonav.planning.mppi import MPPIConfig, initial_planner_state, plan
+from robonav.types import Dreams
 
 SPEC = load_robot("a1")
 K, P, L = 5, 2, 4

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from robonav.errors import ConfigError
-from robonav.planning.mppi import PRIMITIVES, Dreams, MPPIConfig, initial_planner_state, plan
+from robonav.planning.mppi import PRIMITIVES, MPPIConfig, initial_planner_state, plan
 from robonav.planning.progress import ProgressConfig
+from robonav.types import Dreams
 
 ALONE = {"imagination": False, "candidates": 64, "horizon": 6}
 
