@@ -147,26 +147,30 @@ class Trainer:
             save_tensors(own, tensors, metadata)
         ranks.barrier()
         if ranks.leads:
-            info = {
-                "updates": c.updates,
-                "env_steps": c.env_steps,
-                "minutes": round(c.elapsed_s / 60, 2),
-                "seed": self.config.seed,
-                "success_greedy": mean(c.greedy),
-                "scenes": list(self.scenes),
-                "situation": to_mapping(SituationConfig()),
-                "versions": package_versions(),
-                "revision": self.revision,
-            }
             save_tensors(folder / RESUME_FILE, {**self.learner.state(), **tensors}, metadata)
-            save_agent(folder / WEIGHTS_FILE, self.average.state_dict(), self.config.agent, self.spec, info)
+            self._save_weights(folder)
         ranks.barrier()
         if not ranks.leads:
             for old in set(folder.glob(f"rank_{ranks.rank}_*.safetensors")) - {own}:
                 old.unlink()
 
+    def _save_weights(self, folder: Path) -> None:
+        c = self.counters
+        info = {
+            "updates": c.updates,
+            "env_steps": c.env_steps,
+            "minutes": round(c.elapsed_s / 60, 2),
+            "seed": self.config.seed,
+            "success_greedy": mean(c.greedy),
+            "scenes": list(self.scenes),
+            "situation": to_mapping(SituationConfig()),
+            "versions": package_versions(),
+            "revision": self.revision,
+        }
+        save_agent(folder / WEIGHTS_FILE, self.average.state_dict(), self.config.agent, self.spec, info)
+
     def restore(self, folder: Path) -> None:
-        """Continues where `save` left off.
+        """Continues where `save` left off, and writes the averaged weights if it was killed before it had.
 
         Raises:
             CheckpointError: nothing to resume, damaged, or trained with another configuration.
@@ -182,6 +186,8 @@ class Trainer:
         self.counters = Counters.of(metadata["counters"])
         self.rng.bit_generator.state = metadata["numpy_rng"]
         set_random_state(tensors, self.learner.device)
+        if self.ranks.leads and _updates_of(folder / WEIGHTS_FILE) != self.counters.updates:
+            self._save_weights(folder)
 
 
 def own_replay(config: TrainConfig, spec: RobotSpec, folder: Path | None, ranks: Ranks = ALONE) -> Replay:
@@ -190,6 +196,11 @@ def own_replay(config: TrainConfig, spec: RobotSpec, folder: Path | None, ranks:
     place = f"{REPLAY_FOLDER}_{ranks.rank}" if ranks.rank else REPLAY_FOLDER
     on_disk = folder / place if folder is not None and config.replay_on_disk else None
     return Replay(spec, config.streams, capacity, on_disk, config.replay, config.replay_slack)
+
+
+def _updates_of(weights: Path) -> int:
+    """Updates after which a file of weights was written; -1 where there is none."""
+    return int(load_tensors(weights)[1]["info"]["updates"]) if weights.exists() else -1
 
 
 def _rank_file(folder: Path, rank: int, updates: int) -> Path:

@@ -94,6 +94,24 @@ def test_a_run_killed_at_random_moments_ends_as_the_uninterrupted_one(whole: Tra
     assert not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.parametrize("left", ["older", "none"])
+def test_a_run_killed_between_the_two_files_of_a_checkpoint_writes_the_weights_on_resume(
+    whole: Trainer, tmp_path: Path, left: str
+) -> None:
+    weights = tmp_path / WEIGHTS_FILE
+    run(full_config(12), tmp_path)
+    before = weights.read_bytes()
+    run(full_config(20), tmp_path, resume=True)
+    weights.unlink()
+    if left == "older":
+        weights.write_bytes(before)
+    run(full_config(20), tmp_path, resume=True)  # nothing is left to learn
+    found = load_agent(tmp_path)
+    assert found.info["updates"] == 20
+    average = whole.average.state_dict()
+    assert all(torch.equal(value, average[name]) for name, value in found.agent.state_dict().items())
+
+
 def _newer(path: Path, before: int) -> bool:
     return path.exists() and path.stat().st_mtime_ns > before
 
