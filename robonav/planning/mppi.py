@@ -1,11 +1,12 @@
 """Planning by imagination: model-predictive path integral control over the world model's recurrent step.
 
 Candidates come from five places: the actor dreaming on with noise, smooth noise round the best plan and round the mean
-so far, the last plan moved on by one tick, and in the first round constant commands. Their geometry is priced first and
-chooses which of them are dreamt; what a dream says is then taken off or added: the chance of a collision, and, where
-it is switched on, the discounted imagined reward with the critic's value of the last state (MPPI: Williams et al. 2017;
-policy proposals and terminal value: TD-MPC2; price: `robonav.planning.sweep` and `progress`). The answer is the best candidate of all rounds, never a mean that nobody
-priced: between a way round on the left and one on the right lies what both avoid.
+so far, the last plan moved on by one tick, and in the first round constant commands. Their geometry is priced first
+and chooses which of them are dreamt; what a dream says is then taken off or added: the chance of a collision, and,
+where it is switched on, the discounted imagined reward with the critic's value of the last state (MPPI: Williams et
+al. 2017; policy proposals and terminal value: TD-MPC2; price: `robonav.planning.sweep` and `progress`). The answer is
+the best candidate of all rounds, never a mean that nobody priced: between a way round on the left and one on the right
+lies what both avoid.
 
 The warm start goes in and the next one comes out. A candidate whose score is not finite is never chosen and is
 counted; when there is no finite one the planner commands a stop and says so. This module needs no torch: who dreams is
