@@ -149,10 +149,7 @@ def _scanned(agent: Agent, planned: PlannedDreams) -> bytes:
         "jitter": (own, horizon, ACTION_SIZE),
         "gumbel": (horizon, k, *noise),
         "actions": (k, horizon, ACTION_SIZE),
-        "rewards": (k,),
-        "values": (k,),
-        "doubts": (k,),
-        "dangers": (k,),
+        **dict.fromkeys(DREAM_OUTPUTS[1:], (k,)),
     }
 
     def value(name: str) -> Any:

@@ -137,9 +137,10 @@ class _Planner:
             std = np.full((self.own, 1, 1), c.actor_noise, np.float32)
             std[:1] = 0.0
             found = self.rollouts.dream(wanted, c.candidates, g.op("Mul", "noise.actor", std), self.own)
-        return found.actions, self._returns(found)
+        return found.actions, self._gain(found)
 
-    def _returns(self, found: Dreamt) -> str:
+    def _gain(self, found: Dreamt) -> str:
+        """(K,) what dreams add to the scores of their plans: `robonav.planning.mppi.imagined_gain`."""
         g, c = self.g, self.c
         danger = g.op("Mul", found.dangers, -c.danger_weight)
         if not c.imagination_weight:

@@ -95,7 +95,7 @@ def main(argv: list[str]) -> int:
     known = _known(args.json, settings)
 
     def figures_of(values: Mapping[str, Any]) -> dict[str, Any]:
-        key = _key({name: values[name] for name in search.ranges})
+        key = _key(values)
         if key not in known:
             known[key] = measure(values)
         return known[key]
