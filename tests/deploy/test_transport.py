@@ -43,6 +43,7 @@ def newest(reader: zmq.Socket[bytes], wanted: bytes) -> list[bytes]:
 
 
 def test_a_slow_reader_of_a_latest_stream_sees_the_newest_only(folder: Path) -> None:
+    """A queue would hand over a hundred frames; which of them a starved link drops is its own affair."""
     address = transport.ipc_address(folder, "observations")
     with transport.Link() as link:
         sender, reader = link.publish_latest(address), link.subscribe_latest(address)
@@ -50,8 +51,11 @@ def test_a_slow_reader_of_a_latest_stream_sees_the_newest_only(folder: Path) -> 
         for i in range(100):
             sender.send(b"%d" % i)
             time.sleep(0.001)
-        time.sleep(0.1)
-        assert newest(reader, b"99")[-2:] in ([b"99"], [b"98", b"99"])
+        time.sleep(0.2)
+        sender.send(b"newest")
+        frames = newest(reader, b"newest")
+        assert frames[-1] == b"newest"
+        assert len(frames) < 10
 
 
 def test_no_command_of_before_the_link_is_delivered_after_it(folder: Path) -> None:
