@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any, Literal
 
 from robonav.cli import bench_log, bench_loop, bench_nav, bench_train, bench_worldmodel
 from robonav.cli.args import UsageError, parse
+from robonav.cli.figures import earlier, finish
 from robonav.errors import explain, nearest
 from robonav.files import write_json_atomic
 
@@ -81,7 +81,7 @@ def _sim(argv: list[str]) -> int:
     from sim.bench import PARTS, measure
 
     parts = args.parts or PARTS
-    return _finish(
+    return finish(
         measure(parts, args.scene, args.robot, args.seconds, args.rounds, args.workers, report=_say), args.json
     )
 
@@ -91,7 +91,7 @@ def _gait(argv: list[str]) -> int:
     args = parse(GaitArgs, argv, "robonav bench gait", BENCHMARKS["gait"][1], examples)
     from sim.gait_bench import measure_gait
 
-    return _finish(measure_gait(args.robots, report=_say), args.json)
+    return finish(measure_gait(args.robots, report=_say), args.json)
 
 
 def _ssm(argv: list[str]) -> int:
@@ -102,7 +102,7 @@ def _ssm(argv: list[str]) -> int:
             raise UsageError(explain(name, "at least 1", value))
     from robonav.ssm.measure.speed import measure_speed
 
-    return _finish(measure_speed(args.layers, args.threads, args.rounds, report=_say), args.json)
+    return finish(measure_speed(args.layers, args.threads, args.rounds, report=_say), args.json)
 
 
 def _memory(argv: list[str]) -> int:
@@ -115,9 +115,9 @@ def _memory(argv: list[str]) -> int:
         if args.json is not None:
             write_json_atomic(args.json, figures)
 
-    known = _earlier(args.json)
+    known = earlier(args.json)
     tasks, layers = args.tasks or None, args.layers or None
-    return _finish(measure_memory(args.budget, tasks, layers, args.seed, report, known), args.json)
+    return finish(measure_memory(args.budget, tasks, layers, args.seed, report, known), args.json)
 
 
 # Word to the function that runs it, and its summary.
@@ -163,25 +163,5 @@ def main(argv: list[str]) -> int:
     return BENCHMARKS[argv[0]][0](argv[1:])
 
 
-def _earlier(file: Path | None) -> dict[str, Any] | None:
-    """Figures that an earlier call left in this file."""
-    if file is None or not file.is_file():
-        return None
-    try:
-        figures = json.loads(file.read_text())
-    except ValueError:
-        figures = None
-    if not isinstance(figures, dict):
-        raise UsageError(explain("--json", "figures of an earlier call, or no file yet", f"{file}", "remove it"))
-    return figures
-
-
 def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
-
-
-def _finish(figures: dict[str, Any], file: Path | None) -> int:
-    print(json.dumps(figures, indent=2))
-    if file is not None:
-        write_json_atomic(file, figures)
-    return 0

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from robonav.cli.args import UsageError, parse
+from robonav.cli.figures import finish
 from robonav.errors import explain
-from robonav.files import write_json_atomic
 
 SUMMARY = "Measures the recorder: milliseconds in the control loop, megabytes, seconds lost when it is killed."
 EXAMPLES = ["robonav bench log --json log.json", "robonav bench log --rate-hz 50 --seconds 10 --minutes 1"]
@@ -48,7 +47,4 @@ def log(argv: list[str]) -> int:
 
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         figures = measure_log(load_robot(args.robot), Path(folder), args.rate_hz, args.seconds, args.minutes, say)
-    print(json.dumps(figures, indent=2))
-    if args.json is not None:
-        write_json_atomic(args.json, figures)
-    return 0
+    return finish(figures, args.json)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import os
 import platform
 import re
@@ -16,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from robonav.cli.args import UsageError, parse
+from robonav.cli.figures import finish
 from robonav.config import find_config, load_config, load_robot
 from robonav.errors import ConfigError, explain
-from robonav.files import write_json_atomic
 
 if TYPE_CHECKING:
     from deploy.report import RunReport
@@ -75,9 +74,7 @@ def loop(argv: list[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="robonav-bench-") as folder:
         report = measure(args, Path(folder))
     found = figures(args, report)
-    print(json.dumps(found, indent=2))
-    if args.json is not None:
-        write_json_atomic(args.json, found)
+    finish(found, args.json)
     return 0 if report.outcome == "timeout" else 1
 
 

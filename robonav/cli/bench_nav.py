@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from robonav.cli.args import UsageError, parse
 from robonav.cli.evaluate import EnvFactory, PolicyFactory
+from robonav.cli.figures import earlier
 from robonav.config import load_robot
 from robonav.errors import explain
 from robonav.files import write_json_atomic, write_text_atomic
@@ -82,9 +82,9 @@ def nav(argv: list[str]) -> int:
             raise UsageError(f"--suite {name}: worlds of BARN have their own clock and score; use robonav evaluate")
     for name in names:
         _policy(name, spec)()  # unknown or damaged ones are told before anything starts
-    data = navbench.new_file(args.seed, args.robot)
-    if args.json is not None and args.json.exists():
-        data = navbench.check_file(_read_json(args.json), args.seed, args.robot, str(args.json))
+    found = earlier(args.json)
+    new = navbench.new_file(args.seed, args.robot)
+    data = new if found is None else navbench.check_file(found, args.seed, args.robot, str(args.json))
     delays_s = {name: _delay_s(name, next(iter(suites.values())), args, spec) for name in names}
     for suite_name, suite in suites.items():
         for name in names:
@@ -174,10 +174,3 @@ def _write_page(
     if args.html is not None:
         write_text_atomic(args.html, navpage.page(results, compared, pictures, title))
         print(f"page: {args.html}")
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError):
-        return None

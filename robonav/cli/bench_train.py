@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from robonav.cli.args import UsageError, parse
+from robonav.cli.figures import finish
 from robonav.errors import explain
-from robonav.files import write_json_atomic
 
 SUMMARY = "Measures an update of training by part, collection and memory, beside a sequential control."
 EXAMPLES = ["robonav bench train --json train.json", "robonav bench train --preset quick --updates 4 --rounds 3"]
@@ -66,7 +65,4 @@ def train(argv: list[str]) -> int:
         report=lambda line: print(line, file=sys.stderr, flush=True),
     )
     figures = {"preset": args.preset, **figures}
-    print(json.dumps(figures, indent=2))
-    if args.json is not None:
-        write_json_atomic(args.json, figures)
-    return 0
+    return finish(figures, args.json)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from robonav.cli.args import UsageError, parse
 from robonav.cli.evaluate import EnvFactory
+from robonav.cli.figures import earlier
 from robonav.config import find_config, from_mapping, load_config, load_robot, to_mapping
 from robonav.errors import ConfigError, explain
 from robonav.files import write_json_atomic, write_text_atomic
@@ -123,13 +124,12 @@ def _known(file: Path | None, settings: Mapping[str, Any]) -> dict[str, dict[str
     Raises:
         UsageError: the file holds something else, or another search.
     """
-    if file is None or not file.exists():
+    data = earlier(file)
+    if data is None:
         return {}
     try:
-        data = json.loads(file.read_text())
-        trials = data["trials"]
-        known = {_key(trial["values"]): trial for trial in trials}
-    except (ValueError, TypeError, KeyError):
+        known = {_key(trial["values"]): trial for trial in data["trials"]}
+    except (TypeError, KeyError):
         raise UsageError(
             explain("--json", "trials of an earlier call, or no file yet", f"{file}", "remove it")
         ) from None

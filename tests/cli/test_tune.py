@@ -59,6 +59,7 @@ def test_a_file_of_another_search_is_refused_and_stays(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--delay-ms: expected 0 or more"):
         tune.main([*argv, "--delay-ms", "-1"])
     assert trials.read_text() == before
-    trials.write_text("[]")
-    with pytest.raises(UsageError, match="trials of an earlier call"):
-        tune.main(argv)
+    for other in ("[]", "{", '{"trials": 1}'):
+        trials.write_text(other)
+        with pytest.raises(UsageError, match="of an earlier call, or no file yet"):
+            tune.main(argv)
