@@ -8,7 +8,8 @@ form of the first, where development scenes are evaluated. All are replaced whol
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,17 +57,36 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises:
         CheckpointError: missing, damaged, or no checkpoint of ours.
     """
+    with _opened(path) as stream:
+        return {name: stream.get_tensor(name) for name in stream.keys()}, _metadata(stream, path)  # noqa: SIM118
+
+
+def load_metadata(path: Path) -> dict[str, Any]:
+    """Metadata alone, without reading the tensors.
+
+    Raises:
+        CheckpointError: as `load_tensors`.
+    """
+    with _opened(path) as stream:
+        return _metadata(stream, path)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     if not path.is_file():
         raise CheckpointError(explain(str(path), "a checkpoint", "no such file", "train with --out, or check the path"))
     try:
         with safe_open(str(path), framework="pt") as stream:
-            metadata = stream.metadata() or {}
-            tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 (no mapping)
+            yield stream
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path}: damaged checkpoint ({error}); use another one") from None
-    if metadata.pop("format", None) != FORMAT:
+
+
+def _metadata(stream: Any, path: Path) -> dict[str, Any]:
+    found = dict(stream.metadata() or {})
+    if found.pop("format", None) != FORMAT:
         raise CheckpointError(explain(str(path), f"format {FORMAT}", "another format", "train again"))
-    return tensors, {name: json.loads(value) for name, value in metadata.items()}
+    return {name: json.loads(value) for name, value in found.items()}
 
 
 def save_agent(path: Path, weights: Mapping[str, Tensor], config: AgentConfig, spec: RobotSpec, info: Any) -> None:

@@ -26,6 +26,7 @@ from robonav.imagination.agent import Agent
 from robonav.learning.checkpoint import (
     BEST_FILE,
     WEIGHTS_FILE,
+    load_metadata,
     load_tensors,
     rebuild_agent,
     save_tensors,
@@ -110,7 +111,7 @@ class Development:
         path = self.folder / BEST_FILE
         if not path.exists():
             return 0.0
-        kept: dict[str, Any] = load_tensors(path)[1].get("info", {}).get("development", {})
+        kept: dict[str, Any] = load_metadata(path).get("info", {}).get("development", {})
         return float(kept.get("success", 0.0)) if kept.get("episodes") == len(self.comings) else 0.0
 
     def close(self) -> None:

@@ -22,6 +22,7 @@ from robonav.learning.checkpoint import (
     BEST_FILE,
     RESUME_FILE,
     WEIGHTS_FILE,
+    load_metadata,
     load_tensors,
     save_agent,
     save_tensors,
@@ -200,7 +201,7 @@ def own_replay(config: TrainConfig, spec: RobotSpec, folder: Path | None, ranks:
 
 def _updates_of(weights: Path) -> int:
     """Updates after which a file of weights was written; -1 where there is none."""
-    return int(load_tensors(weights)[1]["info"]["updates"]) if weights.exists() else -1
+    return int(load_metadata(weights)["info"]["updates"]) if weights.exists() else -1
 
 
 def _rank_file(folder: Path, rank: int, updates: int) -> Path:
