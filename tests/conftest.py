@@ -9,6 +9,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy, torch or onnxrunt
 
 import pytest
 from hypothesis import settings
+from witness import pytest_configure, pytest_runtest_protocol  # noqa: F401  hooks
 
 from robonav.config import load_robot
 from robonav.types import RobotSpec
