@@ -264,7 +264,7 @@ class WorkerVectorEnv(VectorEnv[Arrays, NDArray[np.float32], NDArray[Any]]):
         try:
             answer = self._pipes[index].recv()
         except (EOFError, OSError):
-            self._processes[index].join(timeout=1)
+            self._processes[index].join(timeout=10)  # its pipe is closed: it is ending
             code = self._processes[index].exitcode
             raise RobonavError(f"vector environment: worker {index} died (exit code {code}); make a new one") from None
         if isinstance(answer, Exception):

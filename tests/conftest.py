@@ -8,7 +8,9 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy, torch or onnxruntime start their threads
 
 import pytest
+from compiled import pytest_runtestloop  # noqa: F401  hook
 from hypothesis import settings
+from witness import pytest_configure, pytest_runtest_protocol  # noqa: F401  hooks
 
 from robonav.config import load_robot
 from robonav.types import RobotSpec

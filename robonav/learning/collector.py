@@ -259,7 +259,7 @@ class CollectorPool:
         return answer
 
     def _death(self, index: int) -> RobonavError:
-        self.processes[index].join(timeout=1)
+        self.processes[index].join(timeout=10)  # its pipe is closed: it is ending
         return RobonavError(
             f"collector {index} died (exit code {self.processes[index].exitcode}); continue with --resume"
         )

@@ -12,6 +12,7 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+from witness import WITNESS
 
 from deploy.bundle import PARITY_TICKS, ParityRecording, make_contract, write_bundle
 from deploy.report import RunReport
@@ -122,10 +123,14 @@ def other_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def arrival(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> RunReport:
+def arrival(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> RunReport:
     """A whole run on real processes: the disc drives 1.5 m to its goal."""
-    log = tmp_path_factory.mktemp("runs") / "arrival.mcap"
-    return run(tiny_bundle, "deploy.drivers:PointDriver", log, driver_kwargs={"goal_m": [1.5, 0.4]})
+
+    def arrive() -> RunReport:
+        log = tmp_path_factory.mktemp("runs") / "arrival.mcap"
+        return run(tiny_bundle, "deploy.drivers:PointDriver", log, driver_kwargs={"goal_m": [1.5, 0.4]})
+
+    return pytestconfig.stash[WITNESS].undisturbed(arrive)
 
 
 @pytest.fixture

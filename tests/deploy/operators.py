@@ -9,7 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 import rig
+from ports import free_port
 
 from deploy import keys, wire
 from deploy.config import OperatorConfig
@@ -29,9 +31,22 @@ def make_keys(folder: Path) -> Path:
 @contextmanager
 def listening(folder: Path, **options: object) -> Iterator[rig.Rig]:
     """A governor that listens to operators; `address` says where."""
-    operator = OperatorConfig(listen=f"tcp://127.0.0.1:{rig.free_port()}", keys=str(folder))
+    operator = OperatorConfig(listen=f"tcp://127.0.0.1:{free_port()}", keys=str(folder))
     with rig.governor(replace(operator, **options)) as robot:
         robot.address = operator.listen
+        yield robot
+
+
+@pytest.fixture(name="folder", scope="module")
+def folder_of_keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Keys of every role."""
+    return make_keys(tmp_path_factory.mktemp("keys"))
+
+
+@pytest.fixture(name="robot")
+def listening_robot(folder: Path) -> Iterator[rig.Rig]:
+    """A governor that knows them."""
+    with listening(folder) as robot:
         yield robot
 
 
@@ -44,7 +59,7 @@ def connect(robot: rig.Rig, folder: Path, name: str) -> Iterator[Remote]:
     """A remote program that the robot knows; it is polled whenever the robot's rig runs."""
     with Remote(robot.address, pair(folder, name)) as remote:
         robot.others.append(remote.poll)
-        assert robot.run(5.0, lambda: remote.state is not None), f"{name} was not let in"
+        assert robot.until(lambda: remote.state is not None), f"{name} was not let in"
         yield remote
         robot.others.clear()
 
@@ -62,7 +77,7 @@ def while_running(robot: rig.Rig, work: object) -> object:
 
     thread = threading.Thread(target=call)
     thread.start()
-    robot.run(20.0, lambda: not thread.is_alive())
+    robot.until(lambda: not thread.is_alive())
     thread.join(1.0)
     robot.others = others
     return outcome[0]
@@ -71,7 +86,7 @@ def while_running(robot: rig.Rig, work: object) -> object:
 def commanded(robot: rig.Rig, remote: Remote, velocity: np.ndarray) -> wire.AnswerMsg:
     """What came of one command."""
     sent: list[int] = []
-    assert robot.run(3.0, lambda: [sent.append(n) for n in [remote.command(velocity)] if n is not None])
+    assert robot.until(lambda: [sent.append(n) for n in [remote.command(velocity)] if n is not None])
     return answer_to(robot, remote, sent[0])
 
 
@@ -83,5 +98,5 @@ def answer_to(robot: rig.Rig, remote: Remote, number: int) -> wire.AnswerMsg:
         found.update(remote.answers())
         return number in found
 
-    assert robot.run(3.0, there), "no answer"
+    assert robot.until(there), "no answer"
     return found[number]

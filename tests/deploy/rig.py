@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -24,6 +23,7 @@ from robonav.types import Observation
 
 ROBOT = load_robot("a1")
 CONTROL_S, OBSERVE_S = 0.05, 0.05
+PATIENCE_S = 30.0
 
 
 class Rig:
@@ -60,6 +60,10 @@ class Rig:
             if until():
                 return True
         return False
+
+    def until(self, so: Callable[[], object]) -> bool:
+        """Lets time pass until something is so, however long a busy machine takes for it; False if it never is."""
+        return self.run(PATIENCE_S, so)
 
     def turn(self) -> None:
         """Speaks as supervisor and driver when it is due, and takes in what came."""
@@ -119,11 +123,16 @@ class Rig:
         transport.try_send(to, wire.encode(message))  # type: ignore[arg-type]
 
 
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def every(seconds: float, work: Callable[[], object]) -> Callable[[], None]:
+    """Called at each turn, works each so many seconds."""
+    due = [0.0]
+
+    def turn() -> None:
+        if time.monotonic() >= due[0]:
+            due[0] = time.monotonic() + seconds
+            work()
+
+    return turn
 
 
 @contextmanager
@@ -151,7 +160,7 @@ def governor(operator: OperatorConfig | None = None, config: DeployConfig | None
             assert process.stdin is not None
             process.stdin.write(json.dumps(to_mapping(order)).encode())
             process.stdin.close()
-            assert rig.run(20.0, lambda: rig.governed or process.poll() is not None), "the governor did not start"
+            assert rig.until(lambda: rig.governed or process.poll() is not None), "the governor did not start"
             yield rig
         finally:
             process.kill()

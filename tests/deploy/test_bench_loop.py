@@ -73,6 +73,7 @@ def test_figures_that_cannot_be_are_refused(words: list[str]) -> None:
         bench.main(["loop", *words])
 
 
+@pytest.mark.realtime
 @pytest.mark.xdist_group("processes")
 def test_the_loop_is_measured_on_its_real_processes(
     tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

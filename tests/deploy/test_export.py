@@ -10,7 +10,7 @@ import torch
 from tiny import AGENT
 
 from deploy.bundle import PARITY_TICKS
-from deploy.export import export, read_by, record, synthetic_ticks, to_onnx
+from deploy.export import export, read_by, record, synthetic_ticks
 from policies.bundle import load_bundle
 from policies.registry import make_policy
 from robonav.config import load_robot
@@ -95,12 +95,14 @@ def test_recorded_memory_is_dropped_by_a_reset(run_folder: Path) -> None:
     assert not np.allclose(record(agent, SPEC, carried).outputs["action"][4:], fresh, atol=1e-5)
 
 
-def test_a_graph_that_differs_from_torch_is_refused_and_nothing_is_written(run_folder: Path, tmp_path: Path) -> None:
+def test_a_graph_that_differs_from_torch_is_refused_and_nothing_is_written(
+    run_folder: Path, bundle_folder: Path, tmp_path: Path
+) -> None:
     from deploy.bundle import make_contract, write_bundle
     from robonav.planning.situation import SituationConfig
 
     agent = load_agent(run_folder).agent
-    graph = to_onnx(agent, SPEC)
+    graph = (bundle_folder / "policy.onnx").read_bytes()
     with torch.no_grad():
         agent.behavior.actor.net[-1].bias += 0.01
     recording = record(agent, SPEC, synthetic_ticks(SPEC))

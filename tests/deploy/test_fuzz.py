@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 import rig
 import zmq
+from ports import free_port
 
 from deploy import keys, transport, wire
 from deploy.config import DeployConfig, GovernorLimits, OperatorConfig
 from deploy.timing import now_ns
 
-pytestmark = pytest.mark.xdist_group("operators")
+pytestmark = [pytest.mark.realtime, pytest.mark.xdist_group("operators")]
 BATCH = 20_000
 NUMBERS = [
     0,
@@ -118,7 +119,7 @@ def test_no_fuzzed_message_makes_a_command_that_is_not_finite_or_over_a_limit(tm
     pair = keys.load_pair(keys.new_key(tmp_path, "mallory", "commander"))
     tally, sent = Tally(), 0
     for batch in range(batches):
-        address = f"tcp://127.0.0.1:{rig.free_port()}"
+        address = f"tcp://127.0.0.1:{free_port()}"
         operator = OperatorConfig(listen=address, keys=str(tmp_path), rate_hz=1e9)
         with rig.governor(operator) as robot, flood(robot, pair, address) as socket:
             sent += send_nonsense(robot, socket, random.Random(batch), tally)

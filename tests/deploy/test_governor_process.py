@@ -114,13 +114,13 @@ def robot() -> Iterator[rig.Rig]:
     """A governor under a navigator that asks for 0.6 m/s."""
     with rig.governor() as robot:
         robot.others.append(lambda: robot.navigate(0.6))
-        assert robot.run(5.0, lambda: robot.vx_mps == 0.6)
+        assert robot.until(lambda: robot.vx_mps == 0.6)
         yield robot
 
 
 def zero_after_s(robot: rig.Rig, since_ns: int) -> float:
     """When the last moving command left the governor, after `since_ns`."""
-    assert robot.run(3.0, lambda: robot.vx_mps == 0.0)
+    assert robot.until(lambda: robot.vx_mps == 0.0)
     robot.run(0.3)
     assert robot.vx_mps == 0.0
     return (max(m.stamp_ns for m in robot.governed if m.vx_mps != 0.0) - since_ns) * 1e-9
@@ -129,6 +129,7 @@ def zero_after_s(robot: rig.Rig, since_ns: int) -> float:
 TICK_S = 0.1  # the robot's
 
 
+@pytest.mark.realtime
 @pytest.mark.xdist_group("operators")
 def test_a_silent_navigator_is_stopped_within_a_commands_life_and_a_tick(robot: rig.Rig) -> None:
     robot.others.clear()
@@ -137,6 +138,7 @@ def test_a_silent_navigator_is_stopped_within_a_commands_life_and_a_tick(robot: 
     assert {"expired"} <= robot.reasons()
 
 
+@pytest.mark.realtime
 @pytest.mark.xdist_group("operators")
 def test_silent_frozen_and_leaning_sensors_stop_the_robot_and_it_goes_on_after(robot: rig.Rig) -> None:
     observe, robot.observe = robot.observe, lambda: None  # type: ignore[method-assign]
@@ -144,13 +146,13 @@ def test_silent_frozen_and_leaning_sensors_stop_the_robot_and_it_goes_on_after(r
     assert zero_after_s(robot, silent_ns) <= CONFIG.observation_life_s + TICK_S
     assert "stale observation" in robot.reasons()
     robot.observe = observe  # type: ignore[method-assign]
-    assert robot.run(2.0, lambda: robot.vx_mps == 0.6)
+    assert robot.until(lambda: robot.vx_mps == 0.6)
     robot.tilt_rad = 0.7
     leaned_ns = now_ns()
     assert zero_after_s(robot, leaned_ns) <= 2 * TICK_S
     assert "tilt" in robot.reasons()
     robot.tilt_rad = 0.0
-    assert robot.run(2.0, lambda: robot.vx_mps == 0.6)
+    assert robot.until(lambda: robot.vx_mps == 0.6)
     robot.range_m = ROBOT.length_m / 2 + 0.05
     near_ns = now_ns()
     assert zero_after_s(robot, near_ns) <= 2 * TICK_S

@@ -235,6 +235,7 @@ def test_a_device_without_room_is_one_line() -> None:
         LogWriter("/dev/full", RecorderConfig(), {})
 
 
+@pytest.mark.realtime
 def test_a_run_goes_on_when_the_log_finds_no_room(tiny_bundle: Path, tmp_path: Path) -> None:
     """A file-size limit stands for the full disk; the robot arrives, and the report says what became of the log."""
     script = textwrap.dedent("""
@@ -249,7 +250,7 @@ def test_a_run_goes_on_when_the_log_finds_no_room(tiny_bundle: Path, tmp_path: P
         [sys.executable, "-c", script, str(tiny_bundle), str(log)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         check=True,
     )
     report = json.loads(done.stdout)

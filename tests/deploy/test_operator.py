@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import rig
-from operators import AHEAD, commanded, connect, listening, make_keys, pair, while_running
+from operators import AHEAD, commanded, connect, folder_of_keys, listening, listening_robot, pair, while_running  # noqa: F401  fixtures
 
 from deploy import authority, keys, transport, wire
 from deploy.config import OperatorConfig
@@ -19,29 +18,18 @@ from deploy.timing import now_ns
 from robonav.cli.main import main
 from robonav.errors import ConfigError, LinkError
 
-pytestmark = pytest.mark.xdist_group("operators")
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_keys(tmp_path_factory.mktemp("keys"))
-
-
-@pytest.fixture
-def robot(folder: Path) -> Iterator[rig.Rig]:
-    with listening(folder) as robot:
-        yield robot
+pytestmark = [pytest.mark.realtime, pytest.mark.xdist_group("operators")]
 
 
 def test_a_commander_drives_and_the_state_says_so(robot: rig.Rig, folder: Path) -> None:
     with connect(robot, folder, "alice") as alice:
         assert (alice.state.name, alice.state.role, alice.state.heard) == ("alice", "commander", -1)
         robot.others.append(lambda: alice.command(AHEAD))
-        assert robot.run(3.0, lambda: robot.vx_mps == 0.5)
-        assert robot.run(1.0, lambda: alice.state.holder == "alice")
-        assert robot.run(1.0, lambda: robot.governed[-1].holder == "alice")
+        assert robot.until(lambda: robot.vx_mps == 0.5)
+        assert robot.until(lambda: alice.state.holder == "alice")
+        assert robot.until(lambda: robot.governed[-1].holder == "alice")
         robot.others.clear()
-        assert robot.run(1.0, lambda: robot.vx_mps == 0.0)  # its life and the ramp
+        assert robot.until(lambda: robot.vx_mps == 0.0)  # its life and the ramp
     assert "lease taken by alice" in [e.text for e in robot.events]
 
 
@@ -79,20 +67,20 @@ def test_an_observer_watches_and_presses_but_neither_drives_nor_re_arms(robot: r
         assert commanded(robot, eye, AHEAD).reason == authority.ROLE
         assert isinstance(while_running(robot, lambda: eye.lease("take")), LinkError)
         assert while_running(robot, lambda: eye.press("a child")) is None
-        assert robot.run(1.0, lambda: eye.state.estop == "eye: a child")
+        assert robot.until(lambda: eye.state.estop == "eye: a child")
         refused = while_running(robot, eye.rearm)
         assert "refused: role" in str(refused)
     assert {m.vx_mps for m in robot.governed} == {0.0}
-    assert robot.run(2.0, lambda: robot.governed[-1].estop == "eye: a child")
+    assert robot.until(lambda: robot.governed[-1].estop == "eye: a child")
 
 
 def test_the_estop_stops_the_navigator_latches_and_is_re_armed_at_standstill(robot: rig.Rig, folder: Path) -> None:
     robot.others.append(lambda: robot.navigate(0.6))
-    assert robot.run(3.0, lambda: robot.vx_mps == 0.6)
+    assert robot.until(lambda: robot.vx_mps == 0.6)
     gate = Remote(robot.address, pair(folder, "gate"))
     robot.speed_mps = 0.6  # the body coasts
     assert while_running(robot, lambda: gate.press("test")) is None
-    assert robot.run(0.5, lambda: robot.vx_mps == 0.0)
+    assert robot.until(lambda: robot.vx_mps == 0.0)
     pressed = next(m for m in robot.governed if m.estop)
     assert next(m for m in robot.governed if m.estop and m.vx_mps == 0.0).stamp_ns - pressed.stamp_ns < 100_000_000
     count = len(robot.governed)
@@ -100,9 +88,8 @@ def test_the_estop_stops_the_navigator_latches_and_is_re_armed_at_standstill(rob
     assert {m.vx_mps for m in robot.governed[count:]} == {0.0}
     assert "refused: moving" in str(while_running(robot, gate.rearm))
     robot.speed_mps = 0.0
-    robot.run(0.3)
-    assert while_running(robot, gate.rearm) is None
-    assert robot.run(2.0, lambda: robot.vx_mps == 0.6)
+    assert robot.until(lambda: while_running(robot, gate.rearm) is None)  # as soon as it is sure that it stands
+    assert robot.until(lambda: robot.vx_mps == 0.6)
     gate.close()
     texts = [e.text for e in robot.events]
     assert texts.index("e-stop pressed by gate: test") < texts.index("e-stop re-armed by gate")
@@ -116,7 +103,7 @@ def test_the_estop_command(robot: rig.Rig, folder: Path, capsys: pytest.CaptureF
     assert "e-stop    gate: smoke" in shown
     assert "you       gate, estop" in shown
     assert while_running(robot, lambda: main(["estop", "rearm", *there])) == 0
-    assert robot.run(1.0, lambda: robot.governed[-1].estop == "")
+    assert robot.until(lambda: robot.governed[-1].estop == "")
     eye = ["--connect", robot.address, "--key", str(folder / "eye.key")]
     assert main(["estop", "press", "--connect", robot.address]) == 2
     assert "expected a key, got none" in capsys.readouterr().err
@@ -126,17 +113,23 @@ def test_the_estop_command(robot: rig.Rig, folder: Path, capsys: pytest.CaptureF
 
 def test_of_two_commanders_the_second_waits_for_the_lease_to_lapse(robot: rig.Rig, folder: Path) -> None:
     with connect(robot, folder, "alice") as alice, connect(robot, folder, "bob") as bob:
-        drives = lambda: alice.command(AHEAD)  # noqa: E731
+        driven_ns = [0]
+
+        def drives() -> None:
+            asked_ns = now_ns()
+            if alice.command(AHEAD) is not None:
+                driven_ns[0] = asked_ns
+
         robot.others.append(drives)
-        assert robot.run(3.0, lambda: robot.vx_mps == 0.5)
+        assert robot.until(lambda: robot.vx_mps == 0.5)
         refused = commanded(robot, bob, -AHEAD / 2)
         assert (refused.accepted, refused.reason) == (False, authority.LEASE)
         assert authority.LEASE in robot.reasons()
         robot.others.remove(drives)
-        silent = time.monotonic()
         robot.others.append(lambda: bob.command(-AHEAD / 2))
-        assert robot.run(4.0, lambda: robot.vx_mps == -0.25)
-        assert 0.9 < time.monotonic() - silent < 2.0
+        assert robot.until(lambda: robot.vx_mps == -0.25)
+        free_s = (next(m.stamp_ns for m in robot.governed if m.vx_mps < 0) - driven_ns[0]) * 1e-9
+        assert 0.9 < free_s < 2.0
     assert all(m.vx_mps >= 0 for m in robot.governed if m.holder != "bob")
     texts = [e.text for e in robot.events]
     assert texts.index("lease of alice lapsed") < texts.index("lease taken by bob")
@@ -146,11 +139,10 @@ def test_a_released_lease_is_free_at_once_and_an_held_one_keeps_the_navigator_ou
     with connect(robot, folder, "alice") as alice:
         assert while_running(robot, lambda: alice.lease("take")) is None
         robot.others.append(lambda: robot.navigate(0.6))
-        robot.run(0.5)
+        assert robot.until(lambda: authority.LEASE in robot.reasons())
         assert robot.vx_mps == 0.0
-        assert authority.LEASE in robot.reasons()
         assert while_running(robot, lambda: alice.lease("release")) is None
-        assert robot.run(1.0, lambda: robot.vx_mps > 0.0)
+        assert robot.until(lambda: robot.vx_mps > 0.0)
 
 
 def test_a_revoked_key_is_cut_off_live_within_a_second_and_the_others_come_back(
@@ -159,10 +151,10 @@ def test_a_revoked_key_is_cut_off_live_within_a_second_and_the_others_come_back(
     keys.new_key(folder, "leaver", "commander", tmp_path / "leaver.key")
     leaver = Remote(robot.address, keys.load_pair(tmp_path / "leaver.key"))
     robot.others.append(leaver.poll)
-    assert robot.run(5.0, lambda: leaver.state is not None)
+    assert robot.until(lambda: leaver.state is not None)
     with connect(robot, folder, "eye") as eye:
         robot.others.append(lambda: leaver.command(AHEAD))
-        assert robot.run(3.0, lambda: robot.vx_mps == 0.5)
+        assert robot.until(lambda: robot.vx_mps == 0.5)
         keys.revoke(folder, "leaver")
         revoked = now_ns()
         robot.run(3.0)
@@ -170,7 +162,7 @@ def test_a_revoked_key_is_cut_off_live_within_a_second_and_the_others_come_back(
         assert (max(driven) - revoked) * 1e-9 < 1.0
         assert leaver.command(AHEAD) is None  # its connection is gone, and it makes no other
         eye.state = None
-        assert robot.run(3.0, lambda: eye.state is not None)
+        assert robot.until(lambda: eye.state is not None)
     robot.others.clear()
     leaver.close()
     assert "key of leaver revoked: cut off" in [e.text for e in robot.events]
@@ -184,35 +176,23 @@ def test_a_robot_that_needs_a_hand_at_the_estop_stops_and_latches_when_it_is_gon
         assert robot.vx_mps == 0.0
         assert robot.governed[-1].reasons == ("no e-stop link",)
         with Remote(robot.address, pair(folder, "gate")) as gate:
-            robot.others += [gate.poll, every(0.1, gate.hold)]
-            assert robot.run(5.0, lambda: robot.vx_mps == 0.6)
+            robot.others += [gate.poll, rig.every(0.1, gate.hold)]
+            assert robot.until(lambda: robot.vx_mps == 0.6)
             robot.run(0.7)
             assert robot.vx_mps == 0.6
             del robot.others[1:]
         gone = now_ns()
-        assert robot.run(3.0, lambda: robot.vx_mps == 0.0)
+        assert robot.until(lambda: robot.vx_mps == 0.0)
         driven = max(m.stamp_ns for m in robot.governed if m.vx_mps)
         assert 0.35 < (driven - gone) * 1e-9 < 0.5 + 0.1
         assert robot.governed[-1].estop == "e-stop link lost"
         with Remote(robot.address, pair(folder, "gate")) as gate:
-            robot.others += [gate.poll, every(0.1, gate.hold)]
+            robot.others += [gate.poll, rig.every(0.1, gate.hold)]
             robot.run(0.5)
             assert robot.vx_mps == 0.0  # it is back, and still somebody has to say that all is well
             assert while_running(robot, gate.rearm) is None
-            assert robot.run(2.0, lambda: robot.vx_mps == 0.6)
+            assert robot.until(lambda: robot.vx_mps == 0.6)
             robot.others.clear()
-
-
-def every(seconds: float, work: Callable[[], object]) -> Callable[[], None]:
-    """Called at each turn, works each so many seconds."""
-    due = [0.0]
-
-    def turn() -> None:
-        if time.monotonic() >= due[0]:
-            due[0] = time.monotonic() + seconds
-            work()
-
-    return turn
 
 
 def test_the_command_that_holds_it_says_what_becomes_of_it(

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import rig
 import zmq
-from operators import AHEAD, answer_to, connect, listening, make_keys, pair, while_running
+from operators import AHEAD, answer_to, connect, folder_of_keys, listening_robot, pair, while_running  # noqa: F401  fixtures
+from ports import free_port
 
 from deploy import authority, endpoint, keys, transport, wire
 from deploy.config import DeployConfig, OperatorConfig
@@ -23,23 +22,12 @@ from deploy.timing import now_ns
 from robonav.cli import run as run_command
 from robonav.errors import LinkError
 
-pytestmark = pytest.mark.xdist_group("operators")
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_keys(tmp_path_factory.mktemp("keys"))
-
-
-@pytest.fixture
-def robot(folder: Path) -> Iterator[rig.Rig]:
-    with listening(folder) as robot:
-        yield robot
+pytestmark = [pytest.mark.realtime, pytest.mark.xdist_group("operators")]
 
 
 def put(robot: rig.Rig, remote: Remote, frame: bytes) -> None:
     """Sends a frame, whenever the link takes it; the robot runs on meanwhile."""
-    assert robot.run(3.0, lambda: transport.try_send(remote._socket, frame)), "the link takes nothing"
+    assert robot.until(lambda: transport.try_send(remote._socket, frame)), "the link takes nothing"
 
 
 def ask_ahead(number: int, episode: int = 1) -> bytes:
@@ -64,12 +52,12 @@ def test_old_packets_that_are_replayed_are_refused_in_the_same_and_in_a_new_sess
         for number in range(20):
             frames.append(ask_ahead(number))
             put(robot, alice, frames[-1])
-        assert robot.run(2.0, lambda: robot.vx_mps > 0)
-        assert robot.run(2.0, lambda: robot.vx_mps == 0.0)
+        assert robot.until(lambda: any(m.vx_mps > 0 for m in robot.governed))
+        assert robot.until(lambda: robot.vx_mps == 0.0)
         count = len(robot.governed)
         for frame in frames:
             put(robot, alice, frame)
-        assert robot.run(2.0, lambda: authority.OLD_SEQUENCE in robot.reasons())
+        assert robot.until(lambda: authority.OLD_SEQUENCE in robot.reasons())
         robot.run(0.2)
         assert {m.vx_mps for m in robot.governed[count:]} == {0.0}
     with connect(robot, folder, "alice") as again:
@@ -77,7 +65,7 @@ def test_old_packets_that_are_replayed_are_refused_in_the_same_and_in_a_new_sess
         for frame in frames:
             put(robot, again, frame)
         put(robot, again, ask_ahead(99, episode=2))
-        assert robot.run(2.0, lambda: authority.WRONG_EPISODE in robot.reasons())
+        assert robot.until(lambda: authority.WRONG_EPISODE in robot.reasons())
         robot.run(0.2)
         assert {m.vx_mps for m in robot.governed[count:]} == {0.0}
 
@@ -97,9 +85,9 @@ def test_a_link_that_is_cut_and_restored_delivers_nothing_late(robot: rig.Rig, f
             sent[number] = stamp
 
     robot.others.append(remote.poll)
-    assert robot.run(5.0, lambda: remote.state is not None)
+    assert robot.until(lambda: remote.state is not None)
     robot.others.append(command)
-    assert robot.run(2.0, lambda: robot.vx_mps == 0.4)
+    assert robot.until(lambda: robot.vx_mps == 0.4)
     cable.whole = False
     robot.run(cut_s)
     before = len(robot.governed)
@@ -115,24 +103,24 @@ def test_a_link_that_is_cut_and_restored_delivers_nothing_late(robot: rig.Rig, f
     last = max((m.stamp_ns for m in robot.governed if m.vx_mps), default=started)
     assert last - restored < life_ns + 100_000_000
     robot.others.append(command)
-    assert robot.run(5.0, lambda: robot.vx_mps == 0.4)  # and it comes back
+    assert robot.until(lambda: robot.vx_mps == 0.4)  # and it comes back
     robot.others.clear()
     remote.close()
     cable.close()
 
 
 def test_a_flood_is_bounded_by_key_and_the_estop_of_another_gets_through(folder: Path) -> None:
-    operator = OperatorConfig(listen=f"tcp://127.0.0.1:{rig.free_port()}", keys=str(folder), rate_hz=10.0)
+    operator = OperatorConfig(listen=f"tcp://127.0.0.1:{free_port()}", keys=str(folder), rate_hz=10.0)
     with rig.governor(operator) as robot:
         robot.address = operator.listen
         with connect(robot, folder, "alice") as alice:
             robot.others.append(lambda: [alice.command(AHEAD) for _ in range(50)])
-            assert robot.run(5.0, lambda: endpoint.RATE in robot.reasons())
+            assert robot.until(lambda: endpoint.RATE in robot.reasons())
             with Remote(robot.address, pair(folder, "gate")) as gate:
                 for _ in range(20):  # faster than its own rate, which the e-stop is exempt from
                     assert while_running(robot, lambda: gate.press("flood")) is None
-            assert robot.run(2.0, lambda: robot.vx_mps == 0.0)
-            assert robot.run(2.0, lambda: robot.governed[-1].estop == "gate: flood")
+            assert robot.until(lambda: robot.vx_mps == 0.0)
+            assert robot.until(lambda: robot.governed[-1].estop == "gate: flood")
 
 
 def test_a_message_that_is_too_long_ends_its_senders_connection_only(robot: rig.Rig, folder: Path) -> None:
@@ -140,7 +128,7 @@ def test_a_message_that_is_too_long_ends_its_senders_connection_only(robot: rig.
         put(robot, alice, b"x" * (transport.SMALL_BYTES + 1))
         robot.run(0.5)
         eye.state = None
-        assert robot.run(2.0, lambda: eye.state is not None)
+        assert robot.until(lambda: eye.state is not None)
     assert robot.process.poll() is None
     assert {m.vx_mps for m in robot.governed} == {0.0}
 
@@ -152,7 +140,7 @@ def test_other_messages_and_garbage_are_refused_with_a_reason(robot: rig.Rig, fo
         put(robot, alice, b"garbage")
         assert "no message of protocol" in answer_to(robot, alice, 0).reason
         alice._socket.send_multipart([b"one", b"more"])
-        assert robot.run(2.0, lambda: {endpoint.KIND, endpoint.MALFORMED} <= robot.reasons())
+        assert robot.until(lambda: {endpoint.KIND, endpoint.MALFORMED} <= robot.reasons())
 
 
 def test_another_version_is_one_line_on_both_sides(robot: rig.Rig, folder: Path) -> None:
@@ -164,7 +152,7 @@ def test_another_version_is_one_line_on_both_sides(robot: rig.Rig, folder: Path)
 
 
 def test_nobody_there_is_one_line(folder: Path) -> None:
-    with Remote(f"tcp://127.0.0.1:{rig.free_port()}", pair(folder, "eye")) as remote:
+    with Remote(f"tcp://127.0.0.1:{free_port()}", pair(folder, "eye")) as remote:
         with pytest.raises(LinkError, match="nobody answers there") as error:
             remote.connect(0.2)
         assert "\n" not in str(error.value)
@@ -178,7 +166,7 @@ def test_local_programs_use_a_socket_that_only_this_user_opens(tmp_path: Path) -
             robot.others.append(remote.poll)
             assert while_running(robot, lambda: remote.press("by hand")) is None
             robot.others.clear()
-        assert robot.run(2.0, lambda: robot.governed[-1].estop == "local operator: by hand")
+        assert robot.until(lambda: robot.governed[-1].estop == "local operator: by hand")
 
 
 @pytest.mark.parametrize(
@@ -202,14 +190,14 @@ def test_an_address_that_others_reach_takes_keys() -> None:
 
 def test_without_an_authenticator_nobody_gets_in(folder: Path) -> None:
     """The domain is enforced: a socket whose handler is missing refuses everybody, where libzmq's default lets in."""
-    address = f"tcp://127.0.0.1:{rig.free_port()}"
+    address = f"tcp://127.0.0.1:{free_port()}"
     alice = pair(folder, "alice")
     with transport.Link() as robot, transport.Link() as client:
         server = robot.serve_operators(address, keys.robot_pair(folder).secret)
         dealer = client.connect_operator(address, alice.public, alice.secret, alice.robot)
         for _ in range(50):
             transport.try_send(dealer, b"hello")
-            time.sleep(0.01)
+            transport.wait([server], 10_000_000)
         with pytest.raises(zmq.Again):
             server.recv_multipart(zmq.DONTWAIT)
 

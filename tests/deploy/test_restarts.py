@@ -126,6 +126,7 @@ def robot() -> Iterator[rig.Rig]:
         yield robot
 
 
+@pytest.mark.realtime
 @pytest.mark.xdist_group("operators")
 def test_on_hold_and_behind_a_fence_nothing_is_driven(robot: rig.Rig) -> None:
     session = itertools.repeat(0)
@@ -135,41 +136,38 @@ def test_on_hold_and_behind_a_fence_nothing_is_driven(robot: rig.Rig) -> None:
         robot._send(robot._commands, wire.CommandMsg, observation=0, **fields)
 
     robot.others.append(lambda: navigate(next(session)))
-    assert robot.run(5.0, lambda: robot.vx_mps == 0.6)
+    assert robot.until(lambda: robot.vx_mps == 0.6)
     robot.word = "hold"
-    assert robot.run(2.0, lambda: robot.vx_mps == 0.0)
+    assert robot.until(lambda: robot.vx_mps == 0.0)
     robot.governed.clear()
     robot.run(0.3)
+    assert robot.until(lambda: "refused: hold" in robot.reasons())
     assert not any(m.vx_mps for m in robot.governed)
-    assert "refused: hold" in robot.reasons()
     robot.word, robot.fences = "run", {"navigator": 1}
     robot.run(0.3)
     robot.governed.clear()
     robot.run(0.3)
-    assert robot.governed
+    assert robot.until(lambda: robot.governed and "refused: session" in robot.reasons())
     assert not any(m.vx_mps for m in robot.governed)
-    assert "refused: session" in robot.reasons()
     robot.fences = {}  # a word without it takes no fence away
     robot.run(0.3)
     assert not any(m.vx_mps for m in robot.governed)
     session = itertools.repeat(1)
-    assert robot.run(2.0, lambda: robot.vx_mps == 0.6)
+    assert robot.until(lambda: robot.vx_mps == 0.6)
 
 
+@pytest.mark.realtime
 @pytest.mark.xdist_group("operators")
 def test_a_robot_that_starts_latched_moves_when_it_is_re_armed(tmp_path: Path) -> None:
     address = f"ipc://{tmp_path}/operator"
     with rig.governor(OperatorConfig(listen=address, start_latched=True)) as robot, Remote(address) as gate:
         robot.others += [lambda: robot.navigate(0.6), gate.poll]
-        assert robot.run(5.0, lambda: "refused: e-stop" in robot.reasons() and gate.state is not None)
+        assert robot.until(lambda: "refused: e-stop" in robot.reasons() and gate.state is not None)
         assert robot.vx_mps == 0.0
         assert gate.state is not None
         assert gate.state.estop == START_LATCHED
-        for _ in range(10):  # until it is sure that it stands
-            gate._send(wire.EStopMsg, action="rearm")
-            if robot.run(0.5, lambda: robot.vx_mps == 0.6):
-                break
-        assert robot.vx_mps == 0.6
+        robot.others.append(rig.every(0.3, lambda: gate._send(wire.EStopMsg, action="rearm")))
+        assert robot.until(lambda: robot.vx_mps == 0.6)  # when it is sure that it stands
 
 
 def test_nobody_could_re_arm_a_robot_without_operators(tiny_bundle: Path, tmp_path: Path) -> None:
@@ -185,6 +183,7 @@ def order_of(log: Log, kinds: tuple[str, ...]) -> list[str]:
     return [e.kind for e in sorted(log.of(wire.EventMsg), key=lambda e: e.stamp_ns) if e.kind in kinds]
 
 
+@pytest.mark.realtime
 @pytest.mark.xdist_group("processes")
 def test_a_killed_navigator_is_replaced_while_the_robot_stands(tiny_bundle: Path, tmp_path: Path) -> None:
     report, log = run_far(tiny_bundle, tmp_path / "a.mcap", send("navigator", signal.SIGKILL), restarts=3)
@@ -207,6 +206,7 @@ def test_a_killed_navigator_is_replaced_while_the_robot_stands(tiny_bundle: Path
     assert not [t for t in moved_ns if held_ns < t < resumed_ns]
 
 
+@pytest.mark.realtime
 @pytest.mark.xdist_group("processes")
 def test_an_e_stop_outlives_its_governor(tiny_bundle: Path, tmp_path: Path) -> None:
     """Pressed, then the governor is killed: its successor is latched, and the robot goes on when it is re-armed."""
@@ -242,6 +242,7 @@ def test_an_e_stop_outlives_its_governor(tiny_bundle: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.slow
+@pytest.mark.realtime
 @pytest.mark.xdist_group("processes")
 def test_a_killed_recorder_goes_on_in_a_part_of_the_log(tiny_bundle: Path, tmp_path: Path) -> None:
     once = send("recorder", signal.SIGKILL)
@@ -259,6 +260,7 @@ def test_a_killed_recorder_goes_on_in_a_part_of_the_log(tiny_bundle: Path, tmp_p
 
 
 @pytest.mark.slow
+@pytest.mark.realtime
 @pytest.mark.xdist_group("processes")
 def test_a_process_that_dies_again_and_again_ends_the_run_with_the_reason(tiny_bundle: Path, tmp_path: Path) -> None:
     killed: set[int] = set()
@@ -279,6 +281,7 @@ def test_a_process_that_dies_again_and_again_ends_the_run_with_the_reason(tiny_b
 
 
 @pytest.mark.slow
+@pytest.mark.realtime
 @pytest.mark.xdist_group("processes")
 @pytest.mark.parametrize("role", ["navigator", "governor"])
 def test_a_frozen_process_is_replaced_and_cannot_come_back(role: str, tiny_bundle: Path, tmp_path: Path) -> None:

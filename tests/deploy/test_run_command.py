@@ -43,12 +43,14 @@ def test_an_unknown_bundle_is_one_line_with_the_nearest_name(shipped: Path) -> N
         run.main(["--bundle", "bundles/quick", "--driver", "null"])
 
 
+@pytest.mark.realtime
 def test_run_drives_the_shipped_bundle_without_being_told(shipped: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run.main(["--driver", "point", "--log", "a.mcap"]) == 0
     assert "outcome   success" in capsys.readouterr().out
     assert replay.main(["a.mcap", "--no-picture"]) == 0
 
 
+@pytest.mark.realtime
 def test_a_planner_drives_and_its_log_says_so(shipped: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run.main(["--driver", "point", "--log", "a.mcap", "--planner", "geometry"]) == 0
     assert replay.main(["a.mcap", "--no-picture"]) == 0  # by the planner that drove

@@ -31,6 +31,7 @@ FAR = {"goal_m": [4.0, 0.5]}
 ROOT = Path(__file__).parents[2]
 pytestmark = [
     pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds processes through /proc"),
+    pytest.mark.realtime,
     pytest.mark.xdist_group("processes"),  # one run of five processes at a time
 ]
 
@@ -239,7 +240,7 @@ run({str(tiny_bundle)!r}, {POINT!r}, {str(log)!r}, driver_kwargs={FAR!r},
         ids = set(workers(supervisor.pid).values())
         supervisor.kill()
     assert len(ids) == 4
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline and any(map(process, ids)):
         time.sleep(0.05)
     assert not any(map(process, ids))
@@ -261,11 +262,11 @@ def test_ctrl_c_in_a_terminal_reaches_all_processes_and_ends_well(tiny_bundle: P
         text=True,
         start_new_session=True,
     ) as child:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while time.monotonic() < deadline and (not log.exists() or log.stat().st_size < 8000):
             time.sleep(0.05)
         os.killpg(child.pid, signal.SIGINT)
-        out, errors = child.communicate(timeout=30)
+        out, errors = child.communicate(timeout=60)
     assert child.returncode == 130
     assert json.loads(out)["outcome"] == "interrupted"
     assert json.loads(out)["stopped"]

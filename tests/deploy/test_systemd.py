@@ -96,6 +96,7 @@ def test_a_child_is_not_told_where_to_speak() -> None:
     }
 
 
+@pytest.mark.realtime
 @pytest.mark.slow
 @pytest.mark.xdist_group("processes")
 def test_a_run_says_that_it_is_ready_alive_and_ends(

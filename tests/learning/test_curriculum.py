@@ -151,8 +151,10 @@ def assert_same(a: Trainer, b: Trainer) -> None:
     assert a.counters.curriculum == b.counters.curriculum
     ours, theirs = a.replay.state(), b.replay.state()
     assert all(np.array_equal(ours[k], theirs[k]) for k in ours)
-    weights = b.agent.state_dict()
-    assert all(bool((v == weights[k]).all()) for k, v in a.agent.state_dict().items())
+    assert a.counters.env_steps == b.counters.env_steps
+    for x, y in ((a.agent, b.agent), (a.average, b.average)):
+        weights = y.state_dict()
+        assert all(bool((v == weights[k]).all()) for k, v in x.state_dict().items())
 
 
 def test_a_resumed_run_has_the_levels_of_the_uninterrupted_one(tmp_path: Path) -> None:
@@ -163,7 +165,7 @@ def test_a_resumed_run_has_the_levels_of_the_uninterrupted_one(tmp_path: Path) -
     assert_same(whole, resumed)
 
 
-def test_worker_processes_give_the_levels_of_the_single_process(tmp_path: Path) -> None:
+def test_worker_processes_give_what_the_single_process_gives_levels_included(tmp_path: Path) -> None:
     assert_same(run(config(12), tmp_path / "a"), run(config(12), tmp_path / "b", pool=CollectorPool))
 
 

@@ -104,7 +104,9 @@ def run(config: TrainConfig, folder: Path, resume: bool = False) -> Trainer:
 
 
 def test_a_run_measures_beside_itself_and_is_the_same_without(tmp_path: Path) -> None:
-    watched = run(replace(tiny_config(12), evaluation=CONFIG), tmp_path / "a")
+    """The evaluation may be added when a run is resumed, which is how it is asked for here."""
+    run(tiny_config(4), tmp_path / "a")
+    watched = run(replace(tiny_config(12), evaluation=CONFIG), tmp_path / "a", resume=True)
     plain = run(tiny_config(12), tmp_path / "b")
     ours, theirs = watched.learner.state(), plain.learner.state()
     assert all(torch.equal(v, theirs[k]) for k, v in ours.items())
@@ -114,9 +116,6 @@ def test_a_run_measures_beside_itself_and_is_the_same_without(tmp_path: Path) ->
     assert rows[-1]["success"] == 0.5  # seeds from an even one on: every other succeeds
     assert load_agent(tmp_path / "a" / BEST_FILE).info["development"]["success"] == 0.5
     assert not (tmp_path / "b" / BEST_FILE).exists()
-    resumed = run(replace(tiny_config(16), evaluation=CONFIG), tmp_path / "b", resume=True)  # may be added later
-    assert resumed.counters.updates == 16
-    assert [row["updates"] for row in json.loads((tmp_path / "b" / "evaluations.json").read_text())][-1] == 16
 
 
 class Broken:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import torch.multiprocessing as mp
 from counting_env import SPEC, CountingFactory
 from lives import full_config
 from noise import batch_of
+from ports import free_port
 from tiny import tiny_config
 
 from robonav.errors import ConfigError
@@ -135,16 +135,10 @@ def _without_samples(config: TrainConfig) -> Any:
     return replace(config.agent, model=replace(config.agent.model, sampled_groups=0))
 
 
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
-def _rank(rank: int, port: int, folder: str) -> None:
+def _rank(rank: int, ports: tuple[int, int], folder: str) -> None:
     import os
 
-    os.environ.update(RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    os.environ.update(RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(ports[0]))
     torch.set_num_threads(1)
     with joined_ranks(cuda=False) as ranks:
         assert (ranks.rank, ranks.size, ranks.leads) == (rank, 2, rank == 0)
@@ -159,7 +153,7 @@ def _rank(rank: int, port: int, folder: str) -> None:
             broken["reward"][:] = np.nan
         with pytest.raises(Exception, match="not finite at update 3"):  # in both ranks, though one batch alone is bad
             learner.update(broken, dreams, 3)
-    os.environ["MASTER_PORT"] = str(port + 1)
+    os.environ["MASTER_PORT"] = str(ports[1])
     part = replace(full_config(8), evaluation=replace(full_config(8).evaluation, every=0))
     for updates, resume in ((4, False), (8, True)):
         trainer = train(replace(part, updates=updates), SPEC, CountingFactory(), _path(folder), resume, InProcessPool)
@@ -171,7 +165,7 @@ def _path(folder: str) -> Path:
 
 
 def test_two_ranks_learn_what_one_learns_from_both_batches(tmp_path: Path) -> None:
-    mp.spawn(_rank, (_free_port(), str(tmp_path)), nprocs=2)
+    mp.spawn(_rank, ((free_port(), free_port()), str(tmp_path)), nprocs=2)
     joined = [torch.load(tmp_path / f"joined_{rank}.pt", weights_only=True) for rank in (0, 1)]
     assert all(torch.equal(v, joined[1][k]) for k, v in joined[0].items())
     config = replace(tiny_config(), agent=_without_samples(tiny_config()), behavior_start=100)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,8 +22,21 @@ from robonav.learning.streams import GymStreams
 from robonav.learning.trainer import Trainer, train, worker_configs
 
 
-def run(config: TrainConfig, folder: Path, resume: bool = False, pool: object = InProcessPool) -> Trainer:
-    return train(config, SPEC, CountingFactory(), folder, resume, pool)  # type: ignore[arg-type]
+def run(config: TrainConfig, folder: Path, resume: bool = False) -> Trainer:
+    return train(config, SPEC, CountingFactory(), folder, resume, InProcessPool)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Trainer, Path]:
+    """A run of four updates, and its folder, to be left as it is."""
+    folder = tmp_path_factory.mktemp("trained")
+    return run(tiny_config(updates=4), folder), folder
+
+
+@pytest.fixture
+def folder(trained: tuple[Trainer, Path], tmp_path: Path) -> Path:
+    """A copy of that folder."""
+    return Path(shutil.copytree(trained[1], tmp_path / "run"))
 
 
 def assert_same(a: Trainer, b: Trainer) -> None:
@@ -40,11 +54,6 @@ def test_resumed_run_equals_the_uninterrupted_one(tmp_path: Path) -> None:
     resumed = run(tiny_config(updates=12), tmp_path / "parts", resume=True)
     assert resumed.counters.updates == 12
     assert_same(whole, resumed)
-
-
-def test_worker_processes_give_what_the_single_process_gives(tmp_path: Path) -> None:
-    config = tiny_config(updates=4)
-    assert_same(run(config, tmp_path / "a"), run(config, tmp_path / "b", pool=CollectorPool))
 
 
 def test_another_seed_gives_another_run(tmp_path: Path) -> None:
@@ -74,9 +83,9 @@ def test_actor_waits_for_the_world_model_and_then_learns(tmp_path: Path) -> None
     assert changed(6)
 
 
-def test_checkpoint_rebuilds_the_agent_and_its_step(tmp_path: Path) -> None:
-    trainer = run(tiny_config(updates=4), tmp_path)
-    loaded = load_agent(tmp_path)
+def test_checkpoint_rebuilds_the_agent_and_its_step(trained: tuple[Trainer, Path]) -> None:
+    trainer, folder = trained
+    loaded = load_agent(folder)
     assert loaded.spec == SPEC
     assert loaded.agent.config == AGENT
     assert loaded.info["updates"] == 4
@@ -84,48 +93,44 @@ def test_checkpoint_rebuilds_the_agent_and_its_step(tmp_path: Path) -> None:
     assert all(torch.equal(v, theirs[k]) for k, v in trainer.average.state_dict().items())
 
 
-def test_starting_over_a_run_is_refused(tmp_path: Path) -> None:
-    run(tiny_config(updates=4), tmp_path)
+def test_starting_over_a_run_is_refused(folder: Path) -> None:
     with pytest.raises(CheckpointError, match="--resume"):
-        run(tiny_config(updates=4), tmp_path)
+        run(tiny_config(updates=4), folder)
 
 
-def test_resuming_with_another_config_names_the_key_and_leaves_the_run_alone(tmp_path: Path) -> None:
-    run(tiny_config(updates=4), tmp_path)
-    before = (tmp_path / "config.json").read_bytes()
+def test_resuming_with_another_config_names_the_key_and_leaves_the_run_alone(folder: Path) -> None:
+    before = (folder / "config.json").read_bytes()
     with pytest.raises(CheckpointError, match="'batch' differs"):
-        run(replace(tiny_config(updates=8), batch=3), tmp_path, resume=True)
-    assert (tmp_path / "config.json").read_bytes() == before
+        run(replace(tiny_config(updates=8), batch=3), folder, resume=True)
+    assert (folder / "config.json").read_bytes() == before
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut", "flipped header", "empty", "other file"])
-def test_damaged_checkpoints_are_one_line(tmp_path: Path, damage: str) -> None:
-    run(tiny_config(updates=4), tmp_path)
-    path = tmp_path / WEIGHTS_FILE
+def test_damaged_checkpoints_are_one_line(folder: Path, damage: str) -> None:
+    path = folder / WEIGHTS_FILE
     data = path.read_bytes()
     if damage == "missing":
         path.unlink()
     elif damage == "other file":
-        path.write_bytes((tmp_path / RESUME_FILE).read_bytes())
+        path.write_bytes((folder / RESUME_FILE).read_bytes())
     else:
         path.write_bytes({"cut": data[: len(data) // 2], "flipped header": b"\xff" + data[1:], "empty": b""}[damage])
     with pytest.raises(CheckpointError) as error:
-        load_agent(tmp_path)
+        load_agent(folder)
     assert "\n" not in str(error.value)
     assert WEIGHTS_FILE in str(error.value)
 
 
-def test_weights_of_another_architecture_name_the_tensor(tmp_path: Path) -> None:
+def test_weights_of_another_architecture_name_the_tensor(folder: Path) -> None:
     from robonav.learning.checkpoint import load_weights, save_agent
 
-    run(tiny_config(updates=4), tmp_path)
-    tensors, _ = load_tensors(tmp_path / WEIGHTS_FILE)
+    tensors, _ = load_tensors(folder / WEIGHTS_FILE)
     other = replace(AGENT, behavior=replace(AGENT.behavior, hidden=32))
-    save_agent(tmp_path / "mixed.safetensors", tensors, other, SPEC, {})
+    save_agent(folder / "mixed.safetensors", tensors, other, SPEC, {})
     with pytest.raises(CheckpointError, match=r"behavior\.actor\.net\.0\.weight: expected \(32, 32\), got \(16, 32\)"):
-        load_agent(tmp_path / "mixed.safetensors")
+        load_agent(folder / "mixed.safetensors")
     with pytest.raises(CheckpointError, match="got nothing"):
-        load_weights(load_agent(tmp_path).agent, {}, "x")
+        load_weights(load_agent(folder).agent, {}, "x")
 
 
 def test_a_killed_worker_is_one_line(tmp_path: Path) -> None:
@@ -144,38 +149,35 @@ def test_a_killed_worker_is_one_line(tmp_path: Path) -> None:
         pool.close()
 
 
-def test_progress_has_a_row_at_the_end_and_none_twice(tmp_path: Path) -> None:
+def test_progress_has_a_row_at_the_end_and_none_twice(folder: Path) -> None:
     def updates() -> list[int]:
-        lines = (tmp_path / "progress.csv").read_text().splitlines()
+        lines = (folder / "progress.csv").read_text().splitlines()
         assert lines[0].startswith("updates,env_steps,minutes,success_greedy")
         return [int(line.split(",")[0]) for line in lines[1:]]
 
-    run(tiny_config(updates=4), tmp_path)
     assert updates() == [4]
-    with (tmp_path / "progress.csv").open("a") as stream:
+    with (folder / "progress.csv").open("a") as stream:
         stream.write("6,1,1,1,1\n")  # a killed run got further than its last checkpoint
-    run(tiny_config(updates=8), tmp_path, resume=True)
+    run(tiny_config(updates=8), folder, resume=True)
     assert updates() == [4, 8]
 
 
-def test_a_run_that_is_out_of_time_is_saved_with_its_last_row(tmp_path: Path) -> None:
-    run(tiny_config(updates=4), tmp_path)
-    stopped = run(replace(tiny_config(updates=40), max_minutes=1e-9), tmp_path, resume=True)
+def test_a_run_that_is_out_of_time_is_saved_with_its_last_row(folder: Path) -> None:
+    stopped = run(replace(tiny_config(updates=40), max_minutes=1e-9), folder, resume=True)
     assert stopped.counters.updates == 6
-    assert load_agent(tmp_path).info["updates"] == 6
-    assert [line.split(",")[0] for line in (tmp_path / "progress.csv").read_text().splitlines()[1:]] == ["4", "6"]
+    assert load_agent(folder).info["updates"] == 6
+    assert [line.split(",")[0] for line in (folder / "progress.csv").read_text().splitlines()[1:]] == ["4", "6"]
 
 
-def test_curve_is_drawn_from_progress_and_refused_without(tmp_path: Path) -> None:
+def test_curve_is_drawn_from_progress_and_refused_without(folder: Path) -> None:
     import cv2
 
-    run(tiny_config(updates=4), tmp_path)
-    draw_curve(tmp_path, tmp_path / "curve.png")
-    assert cv2.imread(str(tmp_path / "curve.png")).std() > 5
-    (tmp_path / "progress.csv").write_text("updates,env_steps\n4,nonsense\n")
+    draw_curve(folder, folder / "curve.png")
+    assert cv2.imread(str(folder / "curve.png")).std() > 5
+    (folder / "progress.csv").write_text("updates,env_steps\n4,nonsense\n")
     with pytest.raises(RobonavError, match=r"progress\.csv of a run"):
-        draw_curve(tmp_path, tmp_path / "other.png")
-    assert not (tmp_path / "other.png").exists()
+        draw_curve(folder, folder / "other.png")
+    assert not (folder / "other.png").exists()
 
 
 @pytest.mark.parametrize(

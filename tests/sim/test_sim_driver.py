@@ -157,6 +157,7 @@ def test_arrival(robot) -> None:
     assert math.dist(seen.pose_odom_base[:2], seen.goal_odom_m) <= driver.scene.goal_radius_m + 1e-5
 
 
+@pytest.mark.realtime
 def test_follows_the_wall_clock(robot) -> None:
     driver = robot(realtime=False)
     with pytest.raises(RobonavError, match="realtime=False"):

@@ -50,7 +50,7 @@ class Peer:
         """The requests of a kind, from the n-th request on."""
         return [request for request in self.requests[since:] if request["api"] == api]
 
-    def wait(self, api: int, since: int = 0, seconds: float = 3.0) -> dict[str, Any]:
+    def wait(self, api: int, since: int = 0, seconds: float = 30.0) -> dict[str, Any]:
         """The first request of a kind, from the n-th request on."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:

@@ -95,7 +95,7 @@ def session(*options: str, **driver: Any) -> Iterator[tuple[Any, Go2Driver]]:
             robot.disconnect()
 
 
-def until(holds: Callable[[], object], seconds: float = 10.0) -> None:
+def until(holds: Callable[[], object], seconds: float = 30.0) -> None:
     end = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < end, "it did not come to be"
@@ -136,6 +136,7 @@ def test_messages_have_the_robots_layout() -> None:
     ]
 
 
+@pytest.mark.realtime
 def test_a_session() -> None:
     """It stands up, drives, keeps a long command alive, and stops: at its end, when told, and when it leaves."""
     with session("mode=5") as (peer, robot):
@@ -182,6 +183,7 @@ def test_a_session() -> None:
         peer.wait(go2.STOP_MOVE, mark)
 
 
+@pytest.mark.realtime
 def test_faults_of_the_robot() -> None:
     """A state that stops coming stops the robot, and then is an error; so is a robot that no longer stands."""
     with session(stale_s=1.0, lost_s=1.5) as (peer, robot):
@@ -215,6 +217,16 @@ def test_faults_of_the_robot() -> None:
             robot.arm()
 
 
+def _read_but_late(robot: Go2Driver) -> None:
+    """Reads; a scan that is still too old is no error yet."""
+    try:
+        robot.read()
+    except LinkError as error:
+        if "expected one within" not in str(error):
+            raise
+
+
+@pytest.mark.realtime
 @pytest.mark.slow
 def test_a_lidar_that_stops_and_numbers_that_are_none() -> None:
     with session(stale_s=1.0, lost_s=1.5) as (peer, robot):
@@ -223,9 +235,8 @@ def test_a_lidar_that_stops_and_numbers_that_are_none() -> None:
         with pytest.raises(LinkError, match="scan: expected one within"):  # the stamp is the scan's
             until(lambda: robot.read() is None)
         peer.change(cloud=True, nan=True)
-        time.sleep(2.0)
         with pytest.raises(LinkError, match="finite numbers"):
-            robot.read()
+            until(lambda: _read_but_late(robot))
 
 
 @pytest.mark.slow

@@ -50,6 +50,7 @@ def tried(names: tuple[str, ...], bundle: Path) -> list[Result]:
     return results
 
 
+@pytest.mark.realtime
 def test_a_frozen_navigator_and_a_frozen_lidar_stop_the_robot_in_time(tiny_bundle: Path) -> None:
     results = tried(QUICK, tiny_bundle)
     assert {r.fault for r in results} == {*QUICK, LATE}
@@ -59,6 +60,7 @@ def test_a_frozen_navigator_and_a_frozen_lidar_stop_the_robot_in_time(tiny_bundl
     assert measured["sensor frozen"] > 200
 
 
+@pytest.mark.realtime
 @pytest.mark.slow
 def test_every_fault_comes_to_what_it_must(tiny_bundle: Path) -> None:
     results = tried((), tiny_bundle)
@@ -203,7 +205,7 @@ def test_the_library_shifts_the_wall_clock_and_no_other(library: Path, tmp_path:
     out = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
     wall_s, also_s, monotonic_s = map(float, out.stdout.split())
     assert wall_s - time.time() == pytest.approx(3600, abs=30)
-    assert also_s - wall_s < 1
+    assert 0 <= also_s - wall_s < 30
     assert 0 <= time.monotonic() - monotonic_s < 30
 
 
