@@ -55,7 +55,7 @@ class Priced(NamedTuple):
 
     actions: str
     scores: str
-    count: int
+    n: int
 
 
 class _Planner:
@@ -130,16 +130,17 @@ class _Planner:
 
     def _joined(self, first: Priced, *others: Priced) -> Priced:
         """Candidates of several rounds, the last one first; see `robonav.planning.mppi`."""
-        g, parts, count = self.g, [first[:2]], first.count
+        g, parts, count = self.g, [first[:2]], first.n
         for other in others:
-            parts.insert(0, tuple(g.slice(x, 1, other.count, 0) for x in other[:2]))
-            count += other.count - 1
+            actions, scores = (g.slice(x, 1, other.n, 0) for x in other[:2])
+            parts.insert(0, (actions, scores))
+            count += other.n - 1
         actions, scores = (g.concat(*names, axis=0) for names in zip(*parts, strict=True))
         return Priced(actions, scores, count)
 
     def _chosen(self, found: Priced, round_: int) -> Priced:
         """The K - P that are dreamt: drawn by the softmax of their price."""
-        g, c, count = self.g, self.c, found.count
+        g, c, count = self.g, self.c, found.n
         if count <= self.room:
             return found
         luck = g.reshape(g.slice(self._choice[round_ - c.first_dreaming], 0, count, 1), count)
@@ -147,7 +148,8 @@ class _Planner:
         first = g.op("Equal", np.arange(count), g.op("ArgMax", found.scores, axis=0, keepdims=1))
         luck = g.op("Where", first, -NEVER, luck)  # the best one always
         _, chosen = g.ops("TopK", luck, np.array([self.room], np.int64), outputs=2, axis=0)
-        return Priced(*(g.op("Gather", x, chosen, axis=0) for x in (found.actions, found.scores)), self.room)
+        actions, scores = (g.op("Gather", x, chosen, axis=0) for x in found[:2])
+        return Priced(actions, scores, self.room)
 
     def _dreamt(self, chosen: Priced, actors: tuple[str, str] | None) -> tuple[Priced, tuple[str, str]]:
         """Those that were chosen behind the actor's own, with what imagination says of them; and the actor's alone,
@@ -155,13 +157,13 @@ class _Planner:
         """
         g, c = self.g, self.c
         if actors is not None:
-            dreamt = self.rollouts.dream(chosen.actions, chosen.count)
+            dreamt = self.rollouts.dream(chosen.actions, chosen.n)
             actions = g.concat(actors[0], dreamt.actions, axis=0)
             scores = g.concat(actors[1], g.op("Add", chosen.scores, self._gain(dreamt)), axis=0)
-            return Priced(actions, scores, self.own + chosen.count), actors
+            return Priced(actions, scores, self.own + chosen.n), actors
         std = np.full((self.own, 1, 1), c.actor_noise, np.float32)
         std[:1] = 0.0
-        count = self.own + chosen.count
+        count = self.own + chosen.n
         dreamt = self.rollouts.dream(chosen.actions, count, g.op("Mul", "noise.actor", std), self.own)
         own = g.slice(dreamt.actions, 0, self.own, 0)
         scores = g.concat(g.op("Neg", self.pricing.price(own, self.own)), chosen.scores, axis=0)
@@ -193,8 +195,8 @@ class _Planner:
         counts = g.op("Cast", g.op("Greater", scores, NEVER / 2), to=1)
         weights = g.op("Mul", weights, counts)
         total = g.op("ReduceSum", weights, keepdims=1)
-        flat = g.reshape(found.actions, found.count, -1)
-        flat = g.op("Where", g.reshape(g.op("Greater", counts, 0.5), found.count, 1), flat, 0.0)
-        mixed = g.op("MatMul", g.reshape(weights, 1, found.count), flat)
+        flat = g.reshape(found.actions, found.n, -1)
+        flat = g.op("Where", g.reshape(g.op("Greater", counts, 0.5), found.n, 1), flat, 0.0)
+        mixed = g.op("MatMul", g.reshape(weights, 1, found.n), flat)
         mixed = g.reshape(g.op("Div", mixed, g.op("Max", total, 1e-20)), c.horizon, ACTION_SIZE)
         return g.op("Where", g.op("Greater", total, 0.0), mixed, before)
