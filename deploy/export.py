@@ -146,9 +146,7 @@ def export(
         from deploy.export_rollout import is_quick
 
         layout = layout_of(agent, spec, planner)
-        dreams = lowered(
-            dreams_to_onnx(agent, PlannedDreams(planner.candidates, layout.own, planner.horizon)), precision
-        )
+        dreams = lowered(dreams_to_onnx(agent, PlannedDreams(planner.dreams, layout.own, planner.horizon)), precision)
         if is_quick(agent):  # other memories' dreams are planned with in numpy
             plans = record_plans(agent, spec, layout, recording, ticks, situation)
             parts = PlannerParts(lowered(planner_to_onnx(agent, layout), precision), plans)

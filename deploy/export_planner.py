@@ -9,6 +9,7 @@ Shape letters: K candidates, P of them the actor's, L horizon, A action size, M 
 from __future__ import annotations
 
 import json
+from typing import NamedTuple
 
 import numpy as np
 
@@ -49,16 +50,24 @@ def planner_to_onnx(agent: Agent, layout: PlannerLayout) -> bytes:
     return _Planner(g, agent, layout, start).written()
 
 
+class Priced(NamedTuple):
+    """Candidates: names of their actions (n, L, A) and scores (n,), and n."""
+
+    actions: str
+    scores: str
+    n: int
+
+
 class _Planner:
     def __init__(self, g: Graph, agent: Agent, layout: PlannerLayout, start: Start) -> None:
         c = layout.config
         self.g, self.layout, self.c, self.own = g, layout, c, layout.own
-        self.room = c.candidates - layout.own
+        self.room = c.dreams - layout.own
         self.pricing = Pricing(g, layout)
         odds = g.op("Reciprocal", "noise.latent")
         self.rollouts = Rollouts(g, agent, start, odds, c.horizon, layout.doubt_every)
         self._plans = g.split("noise.plans", [1] * c.rounds, axis=0)
-        self._choice = g.split("noise.choice", [1] * c.rounds, axis=0)
+        self._choice = g.split("noise.choice", [1] * (c.rounds - c.first_dreaming), axis=0)
 
     def written(self) -> bytes:
         """All rounds, and what comes out."""
@@ -69,30 +78,28 @@ class _Planner:
         score = g.constant(np.array([NEVER], np.float32))
         rejected = g.constant(np.zeros(1, np.float32))
         actors: tuple[str, str] | None = None
+        earlier: list[Priced] = []
         for round_ in range(c.rounds):
-            wanted, count = self._proposed(best, mean, round_)
-            wanted, scores = self._chosen(wanted, count, round_)
-            actions, returns = self._dreamt(wanted, actors is None)
-            if actors is None:
-                own = g.slice(actions, 0, self.own, 0)
-                scores = g.concat(g.op("Neg", self.pricing.price(own, self.own)), scores, axis=0)
-                scores = g.op("Add", scores, returns)
-                actors = own, g.slice(scores, 0, self.own, 0)
+            found = self._priced(*self._proposed(best, mean, round_))
+            if round_ < c.first_dreaming:
+                earlier.append(found)
             else:
-                actions = g.concat(actors[0], actions, axis=0)
-                scores = g.concat(actors[1], g.op("Add", scores, returns), axis=0)
-            scores, lost = self._finite(scores)
+                if earlier:
+                    found, earlier = self._joined(*earlier, found), []
+                    score = g.constant(np.array([NEVER], np.float32))
+                found, actors = self._dreamt(self._chosen(found, round_), actors)
+            scores, lost = self._finite(found.scores)
             rejected = g.op("Add", rejected, lost)
             top = g.op("ReduceMax", scores, keepdims=1)
-            mean = self._mean(actions, scores, top, mean)
-            here = g.op("Gather", actions, g.op("ArgMax", scores, axis=0, keepdims=0), axis=0)
+            mean = self._mean(found, scores, top, mean)
+            here = g.op("Gather", found.actions, g.op("ArgMax", scores, axis=0, keepdims=0), axis=0)
             better = g.op("Greater", top, score)
             best, score = g.op("Where", better, here, best), g.op("Max", top, score)
-        found = g.op("Greater", score, NEVER / 2)
-        best = g.op("Where", found, best, 0.0)  # else it stops
+        any_found = g.op("Greater", score, NEVER / 2)
+        best = g.op("Where", any_found, best, 0.0)  # else it stops
         g.output(g.reshape(g.slice(best, 0, 1, 0), ACTION_SIZE), "action", (ACTION_SIZE,))
-        g.output(g.op("Where", found, score, 0.0), "score", (1,))
-        g.output(g.op("Cast", found, to=1), "found", (1,))
+        g.output(g.op("Where", any_found, score, 0.0), "score", (1,))
+        g.output(g.op("Cast", any_found, to=1), "found", (1,))
         g.output(rejected, "rejected", (1,))
         g.output(best, NEXT_PREFIX + PLAN, (c.horizon, ACTION_SIZE))
         return g.to_bytes({LAYOUT_KEY: json.dumps(to_mapping(self.layout), sort_keys=True)})
@@ -112,32 +119,56 @@ class _Planner:
             count += self.layout.constants
         return g.op("Clip", wanted, -1.0, 1.0), count
 
-    def _chosen(self, wanted: str, count: int, round_: int) -> tuple[str, str]:
-        """Those (K - P, L, A) that are dreamt, and their scores by geometry: drawn by the softmax of their price."""
-        g = self.g
+    def _priced(self, wanted: str, count: int) -> Priced:
+        """Proposals (n, L, A) and their scores by geometry; NEVER for constants that nobody can reach."""
+        g, c = self.g, self.c
         scores = g.op("Neg", self.pricing.price(wanted, count))
-        if count > self.c.candidates:
-            known = g.concat(np.ones(self.c.candidates, np.float32), "known", axis=0)
+        if count > c.candidates:
+            known = g.concat(np.ones(c.candidates, np.float32), "known", axis=0)
             scores = g.op("Where", g.op("Greater", known, 0.5), scores, NEVER)
+        return Priced(wanted, scores, count)
+
+    def _joined(self, first: Priced, *others: Priced) -> Priced:
+        """Candidates of several rounds, the last one first; see `robonav.planning.mppi`."""
+        g, parts, count = self.g, [first[:2]], first.n
+        for other in others:
+            actions, scores = (g.slice(x, 1, other.n, 0) for x in other[:2])
+            parts.insert(0, (actions, scores))
+            count += other.n - 1
+        actions, scores = (g.concat(*names, axis=0) for names in zip(*parts, strict=True))
+        return Priced(actions, scores, count)
+
+    def _chosen(self, found: Priced, round_: int) -> Priced:
+        """The K - P that are dreamt: drawn by the softmax of their price."""
+        g, c, count = self.g, self.c, found.n
         if count <= self.room:
-            return wanted, scores
-        luck = g.reshape(g.slice(self._choice[round_], 0, count, 1), count)
-        luck = g.op("Add", g.op("Mul", scores, 1 / self.c.temperature), luck)
-        first = g.op("Equal", np.arange(count), g.op("ArgMax", scores, axis=0, keepdims=1))
+            return found
+        luck = g.reshape(g.slice(self._choice[round_ - c.first_dreaming], 0, count, 1), count)
+        luck = g.op("Add", g.op("Mul", found.scores, 1 / c.temperature), luck)
+        first = g.op("Equal", np.arange(count), g.op("ArgMax", found.scores, axis=0, keepdims=1))
         luck = g.op("Where", first, -NEVER, luck)  # the best one always
         _, chosen = g.ops("TopK", luck, np.array([self.room], np.int64), outputs=2, axis=0)
-        return g.op("Gather", wanted, chosen, axis=0), g.op("Gather", scores, chosen, axis=0)
+        actions, scores = (g.op("Gather", x, chosen, axis=0) for x in found[:2])
+        return Priced(actions, scores, self.room)
 
-    def _dreamt(self, wanted: str, first: bool) -> tuple[str, str]:
-        """Actions and what imagination says of them; in the first round the actor's own in front."""
+    def _dreamt(self, chosen: Priced, actors: tuple[str, str] | None) -> tuple[Priced, tuple[str, str]]:
+        """Those that were chosen behind the actor's own, with what imagination says of them; and the actor's alone,
+        which are dreamt in the first call and handed back in later ones.
+        """
         g, c = self.g, self.c
-        if not first:
-            found = self.rollouts.dream(wanted, self.room)
-        else:
-            std = np.full((self.own, 1, 1), c.actor_noise, np.float32)
-            std[:1] = 0.0
-            found = self.rollouts.dream(wanted, c.candidates, g.op("Mul", "noise.actor", std), self.own)
-        return found.actions, self._gain(found)
+        if actors is not None:
+            dreamt = self.rollouts.dream(chosen.actions, chosen.n)
+            actions = g.concat(actors[0], dreamt.actions, axis=0)
+            scores = g.concat(actors[1], g.op("Add", chosen.scores, self._gain(dreamt)), axis=0)
+            return Priced(actions, scores, self.own + chosen.n), actors
+        std = np.full((self.own, 1, 1), c.actor_noise, np.float32)
+        std[:1] = 0.0
+        count = self.own + chosen.n
+        dreamt = self.rollouts.dream(chosen.actions, count, g.op("Mul", "noise.actor", std), self.own)
+        own = g.slice(dreamt.actions, 0, self.own, 0)
+        scores = g.concat(g.op("Neg", self.pricing.price(own, self.own)), chosen.scores, axis=0)
+        scores = g.op("Add", scores, self._gain(dreamt))
+        return Priced(dreamt.actions, scores, count), (own, g.slice(scores, 0, self.own, 0))
 
     def _gain(self, found: Dreamt) -> str:
         """(K,) what dreams add to the scores of their plans: `robonav.planning.mppi.imagined_gain`."""
@@ -157,15 +188,15 @@ class _Planner:
         lost = g.op("ReduceSum", g.op("Cast", wrong, to=1), keepdims=1)
         return g.op("Where", wrong, NEVER, scores), lost
 
-    def _mean(self, actions: str, scores: str, top: str, before: str) -> str:
-        """(L, A) mean of the actions, by the softmax of the scores."""
+    def _mean(self, found: Priced, scores: str, top: str, before: str) -> str:
+        """(L, A) mean of the actions, by the softmax of their finite scores."""
         g, c = self.g, self.c
         weights = g.op("Exp", g.op("Mul", g.op("Sub", scores, top), 1 / c.temperature))
         counts = g.op("Cast", g.op("Greater", scores, NEVER / 2), to=1)
         weights = g.op("Mul", weights, counts)
         total = g.op("ReduceSum", weights, keepdims=1)
-        flat = g.reshape(actions, c.candidates, -1)
-        flat = g.op("Where", g.reshape(g.op("Greater", counts, 0.5), c.candidates, 1), flat, 0.0)
-        mixed = g.op("MatMul", g.reshape(weights, 1, c.candidates), flat)
+        flat = g.reshape(found.actions, found.n, -1)
+        flat = g.op("Where", g.reshape(g.op("Greater", counts, 0.5), found.n, 1), flat, 0.0)
+        mixed = g.op("MatMul", g.reshape(weights, 1, found.n), flat)
         mixed = g.reshape(g.op("Div", mixed, g.op("Max", total, 1e-20)), c.horizon, ACTION_SIZE)
         return g.op("Where", g.op("Greater", total, 0.0), mixed, before)

@@ -56,7 +56,7 @@ class Pricing:
         self._field = g.reshape("field", 1, 1, CELLS, CELLS)
         sx, sy, self._spot_radius = (g.reshape(part, -1) for part in g.split("spots", [1, 1, 1], axis=1))
         self._spots = self._spot_matrix(sx, sy)
-        self._movers = [g.reshape(part, 1, 1, MOVERS) for part in g.split("movers", [1] * 5, axis=1)]
+        self._movers = [g.reshape(part, 1, MOVERS, 1) for part in g.split("movers", [1] * 5, axis=1)]
         self._here_m = self._here()
 
     def price(self, actions: str, count: int) -> str:
@@ -136,7 +136,7 @@ class Pricing:
         g = self.g
         x, y, vx, vy, radius = self._movers
         time = self._time_s.astype(np.float32)[:, None, None]
-        centre = (g.op("Add", x, g.op("Mul", vx, time)), g.op("Add", y, g.op("Mul", vy, time)))  # (T, 1, M)
+        centre = (g.op("Add", x, g.op("Mul", vx, time)), g.op("Add", y, g.op("Mul", vy, time)))  # (T, M, 1)
         grown = g.op("Add", radius, self.c.sweep.growth_mps * time)
         near = self._to_movers(poses, centre, grown, count, self._steps, MOVERS)
         return g.op("Min", self._to_field(poses, count, self._steps), near)
@@ -155,30 +155,32 @@ class Pricing:
         stacked = g.concat(*(g.reshape(p, rows, 1) for p in (poses.x, poses.y, poses.cos, poses.sin)), axis=1)
         at = g.reshape(g.op("MatMul", stacked, self._spots), 1, rows, 7, 2)
         found = g.op("GridSample", self._field, at, align_corners=1, mode="linear", padding_mode="border")
-        found = g.op("Sub", g.reshape(found, rows, 7), self._spot_radius)
-        return g.reshape(g.reduce("ReduceMin", found), steps, count)
+        found = g.op("Sub", g.reshape(found, steps, 7 * count), g.reshape(g.expand(self._spot_radius, count, 7), -1))
+        return g.reshape(g.reduce("ReduceMin", g.reshape(found, rows, 7)), steps, count)
 
     def _to_movers(self, poses: Poses, centre: tuple[str, str], radius: str, count: int, steps: int, n: int) -> str:
-        """(T, K) to discs with centres (T, 1, n); for two sets of discs one behind the other (T, K, 2)."""
+        """(T, K) to discs with centres (T, n, 1); for two sets of discs one behind the other (T, 2, K)."""
         g, b = self.g, self._body
-        cos, sin = (g.reshape(part, steps, count, 1) for part in (poses.cos, poses.sin))
+        cos, sin = (g.reshape(part, steps, 1, count) for part in (poses.cos, poses.sin))
         along = g.op("Add", g.op("Mul", poses.cos, poses.x), g.op("Mul", poses.sin, poses.y))
         across = g.op("Sub", g.op("Mul", poses.cos, poses.y), g.op("Mul", poses.sin, poses.x))
-        minus = np.full((steps, 1, n), -1.0, np.float32)
-        x, y = (g.expand(part, steps, 1, n) for part in centre)
+        minus = np.full((steps, n, 1), -1.0, np.float32)
+        x, y = (g.expand(part, steps, n, 1) for part in centre)
         local = []
         for share, columns, half in (
             (along, (x, y, minus), b["half_length"]),
             (across, (y, g.op("Neg", x), minus), b["half_width"]),
         ):
-            rows = g.concat(cos, sin, g.reshape(share, steps, count, 1), axis=2)
-            at = g.op("MatMul", rows, g.concat(*columns, axis=1))  # (T, K, n) in the robot's frame
+            poses_of = g.concat(cos, sin, g.reshape(share, steps, 1, count), axis=1)
+            at = g.op("MatMul", g.concat(*columns, axis=2), poses_of)  # (T, n, K) in the robot's frame
             local.append(g.op("Sub", g.op("Abs", at), half))
         over, past = (g.op("Relu", part) for part in local)
         outside = g.op("Sqrt", g.op("Add", g.op("Mul", over, over), g.op("Mul", past, past)))
         inside = g.op("Min", g.op("Max", *local), 0.0)
         apart = g.op("Sub", g.op("Add", outside, inside), radius)
-        return g.reduce("ReduceMin", apart if n == MOVERS else g.reshape(apart, steps, count, 2, MOVERS))
+        if n == MOVERS:
+            return g.reduce("ReduceMin", apart, 1)
+        return g.reduce("ReduceMin", g.reshape(apart, steps, 2, MOVERS, count), 2)
 
     def _here(self) -> str:
         """(1, 1) distance of the footprint where it is to what stands and moves, less its margin."""
@@ -200,15 +202,14 @@ class Pricing:
         both = []
         for place, speed in ((x, vx), (y, vy)):
             back = g.op("Add", place, g.op("Mul", speed, time))
-            both.append(g.concat(g.expand(place, soon, 1, MOVERS), back, axis=2))
-        apart = self._to_movers(poses, (both[0], both[1]), g.concat(radius, radius, axis=2), count, soon, 2 * MOVERS)
+            both.append(g.concat(g.expand(place, soon, MOVERS, 1), back, axis=1))
+        apart = self._to_movers(poses, (both[0], both[1]), g.concat(radius, radius, axis=1), count, soon, 2 * MOVERS)
         clear = self._before(g.op("GreaterOrEqual", g.reshape(apart, soon, 2 * count), s.margin_m))
         seconds = self._dt_s[:soon].copy()
         seconds[-1] += s.doubt_s - self._time_s[soon - 1]  # untouched is safe for all of it
         safe = g.op("MatMul", seconds[None] / s.doubt_s, clear)
-        prices = g.reshape(g.op("Relu", g.op("Sub", 1.0, safe)), count, 2)
-        weights = np.array([[s.stop_weight], [s.turn_weight]], np.float32)
-        return [g.reshape(g.op("MatMul", prices, weights), 1, count)]
+        prices = g.reshape(g.op("Relu", g.op("Sub", 1.0, safe)), 2, count)
+        return [g.op("MatMul", np.array([[s.stop_weight, s.turn_weight]], np.float32), prices)]
 
     def _before(self, holds: str) -> str:
         """(T, K) 1 as long as a condition (T, K) held at all steps so far."""

@@ -85,7 +85,8 @@ class BundlePolicy:
         config = replace(config or MPPIConfig(), imagination=planner == "mppi")
         if self._dreams is not None:  # the graph's sizes are fixed
             k, own, horizon = astuple(self._dreams.planned)
-            config = replace(config, candidates=k, from_actor=own / k, horizon=horizon)
+            most = max(k, config.candidates)
+            config = replace(config, candidates=most, dreamt=k, from_actor=own / k, horizon=horizon)
         self._pilot = LocalPilot(spec, config)
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -50,7 +50,7 @@ class OnnxPlanner:
         self._session = open_session(model, where, runtime)
         text = self._session.get_modelmeta().custom_metadata_map.get(LAYOUT_KEY)
         try:
-            self.layout = from_mapping(PlannerLayout, json.loads(text or "null"), f"{where}: layout")
+            self.layout = from_mapping(PlannerLayout, _described(text), f"{where}: layout")
         except (ValueError, ConfigError) as error:
             raise BundleError(explain(where, "its layout in the metadata", str(error)[:200], "export again")) from None
         shapes = {tensor.name: tuple(tensor.shape) for tensor in self._session.get_inputs()}
@@ -81,6 +81,15 @@ class OnnxPlanner:
             list(OUTPUTS), {**state, STATE_PREFIX + PLAN: plan, **feeds}
         )
         return Found(after, float(score[0]), bool(found[0]), int(rejected[0]))
+
+
+def _described(text: str | None) -> Any:
+    """The mapping in a graph's metadata; graphs that do not say what they dream dream all candidates of all rounds."""
+    found = json.loads(text or "null")
+    if isinstance(found, dict) and isinstance(found.get("config"), dict):
+        config = found["config"]
+        found["config"] = {"dreamt": config.get("candidates"), "dreaming_rounds": config.get("rounds")} | config
+    return found
 
 
 class GraphPilot:

@@ -56,13 +56,13 @@ class PlannerLayout:
         require_at_least(self, {"doubt_every": 1})
         if self.config.deadline_ms is not None:
             raise ConfigError(explain("planner: deadline_ms", "none in a graph, whose rounds are fixed", "one"))
-        if not 0 < self.own < self.config.candidates:
-            raise ConfigError(explain("planner: from_actor", "some candidates of each kind", self.config.from_actor))
+        if not 0 < self.own < self.config.dreams:
+            raise ConfigError(explain("planner: from_actor", "some dreams of each kind", self.config.from_actor))
 
     @property
     def own(self) -> int:
         """P."""
-        return round(self.config.from_actor * self.config.candidates)
+        return self.config.own
 
     @property
     def constants(self) -> int:
@@ -98,7 +98,7 @@ class PlannerLayout:
             "noise.actor": (self.own, c.horizon, ACTION_SIZE),
             "noise.plans": (c.rounds, c.candidates, max(c.knots, 2), ACTION_SIZE),
             "noise.latent": (c.horizon, 1, *self.noise_shape),
-            "noise.choice": (c.rounds, c.candidates + self.constants),
+            "noise.choice": (c.rounds - c.first_dreaming, c.pool(c.first_dreaming, self.constants)),
         }
 
     def route_arrays(self, route: RouteAhead | None) -> tuple[Singles, Singles]:
@@ -117,7 +117,7 @@ class PlannerLayout:
         filled = np.zeros((self.constants, ACTION_SIZE), np.float32)
         filled[: len(constants)] = constants
         known = {"constants": filled, "known": (np.arange(self.constants) < len(constants)).astype(np.float32)}
-        choice = np.zeros((self.config.rounds, self.config.candidates + self.constants), np.float32)
+        choice = np.zeros(self.inputs()["noise.choice"], np.float32)
         for row, drawn in zip(choice, noise.choice, strict=True):
             row[: len(drawn)] = drawn
         return {

@@ -48,13 +48,19 @@ class MPPIConfig:
     """The planner's dials."""
 
     candidates: int = 64
-    """Action sequences a round; where somebody dreams, those that are dreamt."""
+    """Action sequences a round; constant commands come on top."""
+    dreamt: int = 64
+    """Sequences a round that are dreamt where somebody dreams, the actor's among them; at most as many as candidates.
+    Their number is what a decision of an exported planner takes its time for."""
+    dreaming_rounds: int = 1
+    """Rounds that are dreamt, counted from the last one; those before are refined by geometry alone, and their
+    candidates compete for the first dreams."""
     horizon: int = 12
     """Ticks that a plan covers."""
     rounds: int = 2
     """Refinements a tick."""
     from_actor: float = 0.4
-    """Share of the candidates that the actor proposes."""
+    """Share of those that are dreamt which the actor proposes."""
     noise_std: float = 0.3
     """Noise round the best plan in the first round; halved each round."""
     knots: int = 3
@@ -95,7 +101,7 @@ class MPPIConfig:
         Raises:
             ConfigError: with the name of the value that does not fit.
         """
-        for name in ("candidates", "horizon", "rounds", "knots"):
+        for name in ("candidates", "dreamt", "dreaming_rounds", "horizon", "rounds", "knots"):
             if getattr(self, name) < 1:
                 raise ConfigError(explain(f"planner: {name}", "at least 1", getattr(self, name)))
         if not 0 <= self.from_actor <= 1:
@@ -110,6 +116,29 @@ class MPPIConfig:
         if not (self.imagination or self.geometry or self.progress):
             expected = "imagination, geometry or progress to count, got none of them; switch one on"
             raise ConfigError(f"planner: expected {expected}")
+
+    @property
+    def dreams(self) -> int:
+        """K where somebody dreams."""
+        return min(self.dreamt, self.candidates)
+
+    @property
+    def first_dreaming(self) -> int:
+        """The first round that is dreamt, from 0."""
+        return max(self.rounds - self.dreaming_rounds, 0)
+
+    def pool(self, round_: int, constants: int) -> int:
+        """Of how many candidates a round that is dreamt chooses, where there are so many constant commands.
+
+        The best so far is the first candidate of a round, and counts once.
+        """
+        rounds = range(round_ + 1) if round_ == self.first_dreaming else (round_,)
+        return len(rounds) * (self.candidates - 1) + 1 + constants * (self.primitives and 0 in rounds)
+
+    @property
+    def own(self) -> int:
+        """P."""
+        return round(self.from_actor * self.dreams)
 
 
 class PlannerState(NamedTuple):
@@ -175,6 +204,7 @@ def plan(
     shape = imagine.noise_shape if imagine is not None and dreams else (0, 0)
     noise = draw_noise(planner, config, shape, len(constants))
     dreamer = _Dreamer(imagine, config, noise) if imagine is not None and dreams else None
+    earlier: list[tuple[Singles, Singles]] = []  # candidates of the rounds before the first that is dreamt
     best = mean = np.concatenate([planner.plan[1:], planner.plan[-1:]])
     score, rejected, played, longest = -np.inf, 0, 0, 0.0
     for round_ in range(config.rounds):
@@ -183,7 +213,12 @@ def plan(
             break
         wanted = _proposals(noise.plans[round_], best, mean, round_, config, constants)
         actions, scores = wanted, -price(wanted)
-        if dreamer is not None:
+        if dreamer is not None and round_ < config.first_dreaming:
+            earlier.append((actions, scores))
+        elif dreamer is not None:
+            if earlier:
+                wanted, scores, score = *_joined([*earlier, (actions, scores)]), -np.inf
+                earlier = []
             actions, scores = dreamer.dream(wanted, scores, round_, price)
         finite = np.isfinite(scores)
         rejected += int((~finite).sum())
@@ -211,7 +246,7 @@ class Noise(NamedTuple):
     actor: Singles  # (P, L, A) of the actor's proposals
     latent: Singles  # (L, 1, S, C) exponential, of the latents: all candidates of all rounds have the same luck
     plans: Singles  # (R, K, knots, A) of the other proposals
-    choice: tuple[NDArray[np.float64], ...]  # for each round, Gumbel, of which candidates are dreamt
+    choice: tuple[NDArray[np.float64], ...]  # for each round that is dreamt, Gumbel, of which candidates are
 
 
 def draw_noise(planner: PlannerState, config: MPPIConfig, noise_shape: tuple[int, int], constants: int) -> Noise:
@@ -225,13 +260,13 @@ def draw_noise(planner: PlannerState, config: MPPIConfig, noise_shape: tuple[int
     """
     rng = np.random.default_rng((planner.seed % 2**63, planner.tick))
     c, dreams = config, noise_shape != (0, 0)
-    actor = rng.standard_normal((round(c.from_actor * c.candidates) * dreams, c.horizon, ACTION_SIZE), np.float32)
+    actor = rng.standard_normal((c.own * dreams, c.horizon, ACTION_SIZE), np.float32)
     latent = rng.standard_exponential((c.horizon, 1, *noise_shape), np.float32) + np.float32(1e-20)
     plans, choice = [], []
     for round_ in range(c.rounds):
         plans.append(rng.standard_normal((c.candidates, max(c.knots, 2), ACTION_SIZE), np.float32))
-        more = constants * (c.primitives and round_ == 0)
-        choice.append(rng.gumbel(size=(c.candidates + more) * dreams))
+        if dreams and round_ >= c.first_dreaming:
+            choice.append(rng.gumbel(size=c.pool(round_, constants)))
     return Noise(actor, latent, np.stack(plans), tuple(choice))
 
 
@@ -271,6 +306,16 @@ def _proposals(
     return np.clip(wanted, -1.0, 1.0)
 
 
+def _joined(rounds: list[tuple[Singles, Singles]]) -> tuple[Singles, Singles]:
+    """Actions and scores of several rounds, the last one first, so that constants stand last.
+
+    The first candidate of a later round is the best of those before, and counts once.
+    """
+    first, *later = rounds
+    actions, scores = zip(*((a[1:], s[1:]) for a, s in reversed(later)), first, strict=True)
+    return np.concatenate(actions), np.concatenate(scores)
+
+
 class _Dreamer:
     """Dreams the promising candidates of a round: drawn without replacement by the softmax of their price.
 
@@ -280,11 +325,11 @@ class _Dreamer:
 
     def __init__(self, imagine: Imagination, config: MPPIConfig, noise: Noise) -> None:
         self._imagine, self._config, self._choice = imagine, config, noise.choice
-        self._own = round(config.from_actor * config.candidates)
+        self._own = config.own
         jitter = noise.actor.copy()
         jitter[:1] = 0.0
         self._jitter = np.float32(config.actor_noise) * jitter
-        self._gumbel = np.repeat(-np.log(noise.latent), config.candidates, axis=1)
+        self._gumbel = np.repeat(-np.log(noise.latent), config.dreams, axis=1)
         self._actors: tuple[Singles, Singles] | None = None
 
     def dream(
@@ -292,10 +337,10 @@ class _Dreamer:
     ) -> tuple[Singles, Singles]:
         """Actions (K, L, A), the actor's first, and scores (K,), of plans with scores from their geometry."""
         c = self._config
-        room = c.candidates - self._own
+        room = c.dreams - self._own
         if len(wanted) > room:
             finite = np.where(np.isfinite(scores), scores, -np.inf)
-            luck = finite / c.temperature + self._choice[round_][: len(wanted)]
+            luck = finite / c.temperature + self._choice[round_ - c.first_dreaming]
             luck[finite.argmax()] = np.inf  # the best one always
             chosen = np.argsort(-luck, kind="stable")[:room]
             wanted, scores = wanted[chosen], scores[chosen]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -98,6 +99,28 @@ def test_the_graph_plans_what_numpy_and_torch_plan(agent: Agent, exported, plann
     assert len(np.unique(plans.score)) == 24
 
 
+@pytest.mark.parametrize("dials", [{"dreaming_rounds": 2}, {"dreamt": 7, "rounds": 3}])
+def test_so_it_does_with_other_dreams(agent: Agent, exported, dials: dict[str, int]) -> None:
+    layout, ticks = layout_of(agent, SPEC, replace(DIALS, **dials)), synthetic_drives(SPEC, SituationConfig(), 8)
+    parity = record(agent, SPEC, ticks)
+    plans = record_plans(agent, SPEC, layout, parity, ticks, SituationConfig())
+    graph = planner_of(agent, planner_to_onnx(agent, layout))
+    found = plans_difference(Torch(agent), graph, parity, plans, SPEC, (1e-3, 0.95))
+    assert found.same_share >= 7 / 8
+    assert found.max_abs_diff < 1e-4
+
+
+def test_a_graph_that_does_not_say_what_it_dreams_dreams_all(agent: Agent) -> None:
+    layout = layout_of(agent, SPEC, replace(DIALS, dreaming_rounds=DIALS.rounds))
+    model = onnx.load_model_from_string(planner_to_onnx(agent, layout))
+    (entry,) = model.metadata_props
+    said = json.loads(entry.value)
+    del said["config"]["dreamt"], said["config"]["dreaming_rounds"]
+    entry.value = json.dumps(said)
+    config = planner_of(agent, model.SerializeToString()).layout.config
+    assert (config.dreams, config.first_dreaming) == (DIALS.candidates, 0)
+
+
 def test_it_has_no_loops_and_static_shapes(exported) -> None:
     graph = onnx.load_model_from_string(exported[0]).graph
     assert not {node.op_type for node in graph.node} & LOOPS
@@ -125,7 +148,7 @@ def test_it_stops_where_no_candidate_is_finite_and_counts_them(agent: Agent, exp
     found = planner.run(memory, before, feeds)
     assert not found.found
     assert not found.plan.any()
-    assert found.rejected == DIALS.rounds * DIALS.candidates
+    assert found.rejected == DIALS.dreams
 
 
 @pytest.mark.parametrize("who", ["nobody", "far", "comes", "here"])

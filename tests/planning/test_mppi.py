@@ -111,7 +111,7 @@ def test_the_geometry_chooses_what_is_dreamt_and_the_dreams_choose_among_it() ->
 
 
 def test_all_candidates_and_rounds_are_dreamt_with_the_same_luck() -> None:
-    config = MPPIConfig(candidates=8, horizon=3, rounds=2, from_actor=0.5)
+    config = MPPIConfig(candidates=8, dreaming_rounds=2, horizon=3, rounds=2, from_actor=0.5)
     dreams = Dreamer()
     plan(dreams, initial_planner_state(config, 0), config)
     first, second = dreams.gumbel
@@ -122,6 +122,36 @@ def test_all_candidates_and_rounds_are_dreamt_with_the_same_luck() -> None:
     assert not dreams.jitter[0][0].any()  # the actor's own mean is among its proposals
     assert dreams.jitter[0][1:].any()
     assert len(dreams.jitter[1]) == 0
+
+
+def test_rounds_before_the_dreams_are_refined_by_geometry_and_offer_what_they_priced() -> None:
+    config = MPPIConfig(candidates=20, dreamt=10, horizon=3, rounds=3, from_actor=0.2, temperature=1e-3)
+    constants = np.linspace(-1, 1, 41, dtype=np.float32)[:, None] * np.ones(3, np.float32)
+    priced: list[np.ndarray] = []
+
+    def price(actions: np.ndarray) -> np.ndarray:
+        priced.append(actions.copy())
+        return np.abs(actions[:, :, 0].mean(axis=1) - 0.37)
+
+    dreams = Dreamer()
+    plan(dreams, initial_planner_state(config, 0), config, price, constants=constants)
+    assert [len(actions) for actions in priced] == [20 + 41, 20, 20, 2]
+    (wanted,) = dreams.wanted
+    assert wanted.shape == (10, 3, 3)
+    pool = np.concatenate(priced[:3])
+    costs = np.abs(pool[:, :, 0].mean(axis=1) - 0.37)
+    assert any(np.array_equal(wanted[2], actions) for actions in pool[costs == costs.min()])  # the best one always
+    dreamt = np.abs(wanted[2:, :, 0].mean(axis=1) - 0.37)
+    assert dreamt.max() < np.sort(costs)[20]
+    assert len(np.unique(wanted[2:].reshape(8, -1), axis=0)) == 8  # nobody twice
+
+
+def test_a_veto_by_dreams_falls_back_on_what_was_priced_in_an_earlier_round() -> None:
+    config = MPPIConfig(candidates=32, horizon=3, from_actor=0.1, danger_weight=50.0, temperature=1.0)
+    constants = np.array([[1.0, 0, 0], [-1.0, 0, 0]], np.float32)
+    dreams = Dreamer(danger=lambda actions: (actions[:, 0, 0] > -0.5).astype(float))
+    found = plan(dreams, initial_planner_state(config, 0), config, lambda a: -0.1 * a[:, 0, 0], constants=constants)
+    assert found.action[0] == -1.0
 
 
 def test_switched_off_imagination_is_never_asked() -> None:
@@ -135,7 +165,7 @@ def test_switched_off_imagination_is_never_asked() -> None:
 def test_the_weight_of_the_dreams_settles_what_they_are_worth_against_the_geometry() -> None:
     chosen = []
     for weight in (0.0, 0.5, 4.0):
-        config = MPPIConfig(candidates=64, horizon=3, from_actor=0.0, imagination_weight=weight)
+        config = MPPIConfig(candidates=64, dreaming_rounds=2, horizon=3, from_actor=0.0, imagination_weight=weight)
         dreams = Dreamer(lambda actions: actions[:, 0, 0])
         chosen.append(plan(dreams, initial_planner_state(config, 0), config, lambda a: a[:, 0, 0]).action[0])
     assert chosen[0] < -0.5 and chosen[1] < -0.5 and chosen[2] > 0.5
@@ -193,6 +223,8 @@ def test_noise_is_smooth_and_constants_are_optional() -> None:
     "values",
     [
         {"candidates": 0},
+        {"dreamt": 0},
+        {"dreaming_rounds": 0},
         {"knots": 0},
         {"from_actor": 1.5},
         {"temperature": 0.0},
