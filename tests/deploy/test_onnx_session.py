@@ -118,9 +118,12 @@ def test_memory_stays_flat_over_thousands_of_steps(tiny_bundle: Path) -> None:
     gc.collect()
     tracemalloc.start()
     run(WARM_UP)
-    held, pages = tracemalloc.get_traced_memory()[0], _resident_pages()
-    run(STEPS)
-    grown, more = tracemalloc.get_traced_memory()[0] - held, _resident_pages() - pages
+    for _ in range(3):  # what other threads of the tests keep for themselves comes once, what steps keep every time
+        held, pages = tracemalloc.get_traced_memory()[0], _resident_pages()
+        run(STEPS)
+        grown, more = tracemalloc.get_traced_memory()[0] - held, _resident_pages() - pages
+        if grown < 10_000:
+            break
     tracemalloc.stop()
     assert grown < 10_000  # 3 bytes a step; one small array kept would be a hundred times that
     assert more * 4096 < 1_000_000
