@@ -59,7 +59,7 @@ def test_a_file_of_another_search_is_refused_and_stays(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--delay-ms: expected 0 or more"):
         tune.main([*argv, "--delay-ms", "-1"])
     assert trials.read_text() == before
-    for other in ("[]", "{", '{"trials": 1}'):
+    for other, expected in (("[]", "figures"), ("{", "figures"), ('{"trials": 1}', "trials")):
         trials.write_text(other)
-        with pytest.raises(UsageError, match="of an earlier call, or no file yet"):
+        with pytest.raises(UsageError, match=f"{expected} of an earlier call"):
             tune.main(argv)

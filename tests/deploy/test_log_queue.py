@@ -36,12 +36,13 @@ class SlowDisk(LogWriter):
         super().write(message, sequence)
 
 
+@pytest.mark.realtime
 def test_a_disk_that_stalls_fills_the_queue_and_no_more(tmp_path: Path) -> None:
     writer = SlowDisk(tmp_path / "a.mcap")
     with LogQueue(writer, limit_bytes=1000) as queue:
         began = time.perf_counter()
         taken = [queue.put(event(i), 100) for i in range(50)]
-        assert time.perf_counter() - began < 30  # nothing waited for the disk
+        assert time.perf_counter() - began < 1.0  # nothing waited for the disk
         assert taken == [True] * 10 + [False] * 40
         writer.go.set()
         deadline = time.monotonic() + 30

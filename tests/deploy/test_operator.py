@@ -29,7 +29,7 @@ def test_a_commander_drives_and_the_state_says_so(robot: rig.Rig, folder: Path) 
         assert robot.until(lambda: alice.state.holder == "alice")
         assert robot.until(lambda: robot.governed[-1].holder == "alice")
         robot.others.clear()
-        assert robot.until(lambda: robot.vx_mps == 0.0)  # its life and the ramp
+        assert robot.run(1.0, lambda: robot.vx_mps == 0.0)  # its life and the ramp
     assert "lease taken by alice" in [e.text for e in robot.events]
 
 
@@ -80,7 +80,7 @@ def test_the_estop_stops_the_navigator_latches_and_is_re_armed_at_standstill(rob
     gate = Remote(robot.address, pair(folder, "gate"))
     robot.speed_mps = 0.6  # the body coasts
     assert while_running(robot, lambda: gate.press("test")) is None
-    assert robot.until(lambda: robot.vx_mps == 0.0)
+    assert robot.run(0.5, lambda: robot.vx_mps == 0.0)
     pressed = next(m for m in robot.governed if m.estop)
     assert next(m for m in robot.governed if m.estop and m.vx_mps == 0.0).stamp_ns - pressed.stamp_ns < 100_000_000
     count = len(robot.governed)

@@ -197,6 +197,7 @@ def library() -> Iterator[Path]:
     assert not found.exists()
 
 
+@pytest.mark.realtime
 def test_the_library_shifts_the_wall_clock_and_no_other(library: Path, tmp_path: Path) -> None:
     switch = shared(tmp_path, SWITCH_FILE, SWITCH, create=True)
     switch["clock_ns"][0] = 3_600_000_000_000
@@ -205,7 +206,7 @@ def test_the_library_shifts_the_wall_clock_and_no_other(library: Path, tmp_path:
     out = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
     wall_s, also_s, monotonic_s = map(float, out.stdout.split())
     assert wall_s - time.time() == pytest.approx(3600, abs=30)
-    assert 0 <= also_s - wall_s < 30
+    assert 0 <= also_s - wall_s < 1
     assert 0 <= time.monotonic() - monotonic_s < 30
 
 
