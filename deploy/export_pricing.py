@@ -159,7 +159,7 @@ class Pricing:
         return g.reshape(g.reduce("ReduceMin", g.reshape(found, rows, 7)), steps, count)
 
     def _to_movers(self, poses: Poses, centre: tuple[str, str], radius: str, count: int, steps: int, n: int) -> str:
-        """(T, K) to discs with centres (T, n, 1); for two sets of discs one behind the other (T, 2, K)."""
+        """(T, K) to discs with centres (T, n, 1); for several sets of discs one behind the other (T, sets, K)."""
         g, b = self.g, self._body
         cos, sin = (g.reshape(part, steps, 1, count) for part in (poses.cos, poses.sin))
         along = g.op("Add", g.op("Mul", poses.cos, poses.x), g.op("Mul", poses.sin, poses.y))
@@ -180,7 +180,7 @@ class Pricing:
         apart = g.op("Sub", g.op("Add", outside, inside), radius)
         if n == MOVERS:
             return g.reduce("ReduceMin", apart, 1)
-        return g.reduce("ReduceMin", g.reshape(apart, steps, 2, MOVERS, count), 2)
+        return g.reduce("ReduceMin", g.reshape(apart, steps, n // MOVERS, MOVERS, count), 2)
 
     def _here(self) -> str:
         """(1, 1) distance of the footprint where it is to what stands and moves, less its margin."""
@@ -192,24 +192,35 @@ class Pricing:
         return g.op("Sub", g.op("Min", self._to_field(poses, 1, 1), moving), self.c.sweep.margin_m)
 
     def _doubts(self, poses: Poses, count: int) -> list[str]:
-        """(1, K) prices of touching soon somebody who stops now, and somebody who turns back now."""
+        """(1, K) price of touching soon somebody whose velocity changes now (`SweepConfig.doubts`)."""
         g, s, soon = self.g, self.c.sweep, self._soon
-        if not soon or not (s.stop_weight or s.turn_weight):
+        doubts = s.doubts
+        if not soon or not doubts:
             return []
+        sets = len(doubts)
         poses = Poses(*(g.slice(part, 0, soon, 0) for part in poses))
         x, y, vx, vy, radius = self._movers
-        time = -self._time_s[:soon].astype(np.float32)[:, None, None]
-        both = []
-        for place, speed in ((x, vx), (y, vy)):
-            back = g.op("Add", place, g.op("Mul", speed, time))
-            both.append(g.concat(g.expand(place, soon, MOVERS, 1), back, axis=1))
-        apart = self._to_movers(poses, (both[0], both[1]), g.concat(radius, radius, axis=1), count, soon, 2 * MOVERS)
-        clear = self._before(g.op("GreaterOrEqual", g.reshape(apart, soon, 2 * count), s.margin_m))
+        time = self._time_s[:soon].astype(np.float32)[:, None, None]
+        xs, ys = [], []
+        for turn, _ in doubts:  # (x + iy) + turn (vx + i vy) t
+            xs.append(self._carried(x, ((vx, turn.real), (vy, -turn.imag)), time))
+            ys.append(self._carried(y, ((vx, turn.imag), (vy, turn.real)), time))
+        at = g.concat(*xs, axis=1), g.concat(*ys, axis=1)
+        apart = self._to_movers(poses, at, g.concat(*[radius] * sets, axis=1), count, soon, sets * MOVERS)
+        clear = self._before(g.op("GreaterOrEqual", g.reshape(apart, soon, sets * count), s.margin_m))
         seconds = self._dt_s[:soon].copy()
         seconds[-1] += s.doubt_s - self._time_s[soon - 1]  # untouched is safe for all of it
         safe = g.op("MatMul", seconds[None] / s.doubt_s, clear)
-        prices = g.reshape(g.op("Relu", g.op("Sub", 1.0, safe)), 2, count)
-        return [g.op("MatMul", np.array([[s.stop_weight, s.turn_weight]], np.float32), prices)]
+        prices = g.reshape(g.op("Relu", g.op("Sub", 1.0, safe)), sets, count)
+        return [g.op("MatMul", np.array([[weight for _, weight in doubts]], np.float32), prices)]
+
+    def _carried(self, place: str, speeds: tuple[tuple[str, float], ...], time_s: Array) -> str:
+        """(T, M, 1) where movers are at times (T, 1, 1) under a sum of velocities times factors."""
+        g = self.g
+        for speed, factor in speeds:
+            if factor:
+                place = g.op("Add", place, g.op("Mul", speed, np.float32(factor) * time_s))
+        return g.expand(place, len(time_s), MOVERS, 1)
 
     def _before(self, holds: str) -> str:
         """(T, K) 1 as long as a condition (T, K) held at all steps so far."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from robonav.cli.args import UsageError, parse
 from robonav.cli.figures import finish
@@ -29,7 +30,9 @@ class TrainBenchArgs:
     threads: int | None = None
     """Threads of the learner; the preset's if not given."""
     compile: bool = False
-    """Compiles observation, loss and dream first."""
+    """Compiles encoder and loss first; on a GPU scan and dream as well."""
+    precision: Literal["float32", "bfloat16"] | None = None
+    """Of matrix products; the preset's if not given."""
     json: Path | None = None
     """File for the figures; they are printed as well."""
 
@@ -50,6 +53,7 @@ def train(argv: list[str]) -> int:
 
     config = load_config(TrainConfig, find_config("train", args.preset))
     config = replace(config, compile=args.compile or config.compile, threads=args.threads or config.threads)
+    config = replace(config, precision=args.precision or config.precision)
     if args.replay_steps < config.streams * config.length:
         want = f"at least {config.streams * config.length}, a sequence in each of the preset's streams"
         raise UsageError(explain("--replay-steps", want, args.replay_steps))

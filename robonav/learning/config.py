@@ -150,6 +150,9 @@ class EvaluationConfig:
         return list(range(start, start + self.episodes))
 
 
+ANNEALED = 0.1  # of the learning rates, at the end of an annealed run
+
+
 @dataclass(frozen=True, slots=True)
 class OptimizerConfig:
     """AdamW with clipping of the gradient's norm."""
@@ -164,6 +167,8 @@ class OptimizerConfig:
     """Largest gradient norm."""
     warmup: int = 100
     """Updates over which the learning rates rise."""
+    anneal: float = 0.0
+    """Share of the run's updates, its last ones, over which the learning rates fall linearly to a tenth."""
     average: float = 0.99
     """Decay of the running average of the weights, which is what is evaluated and exported."""
 
@@ -174,10 +179,18 @@ class OptimizerConfig:
             ConfigError: with the name of the value that does not fit.
         """
         require_at_least(
-            self, dict.fromkeys(("model_lr", "behavior_lr", "weight_decay", "clip", "warmup", "average"), 0)
+            self, dict.fromkeys(("model_lr", "behavior_lr", "weight_decay", "clip", "warmup", "anneal", "average"), 0)
         )
         if self.average >= 1:
             raise ConfigError(explain("average", "below 1", self.average))
+        if self.anneal > 1:
+            raise ConfigError(explain("anneal", "a share from 0 to 1", self.anneal))
+
+    def rate_at(self, updates: int, begin: int, end: int) -> float:
+        """Factor of a learning rate at an update of a part that learns from `begin` on, in a run of `end` updates."""
+        rising = min(1.0, (updates - begin + 1) / max(self.warmup, 1))
+        left = 1.0 if self.anneal == 0 else min(max((end - updates) / (self.anneal * end), 0.0), 1.0)
+        return rising * (ANNEALED + (1 - ANNEALED) * left)
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +235,8 @@ class TrainConfig:
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of matrix products; bfloat16 by autocast, with weights, states and what becomes a loss in float32."""
     compile: bool = False
-    """Compiles observation, loss and dream for the batch's fixed shapes, which takes minutes at the start."""
+    """Compiles for the batch's fixed shapes: encoder and loss on a processor (half a minute at the start), scan and
+    dream as well on a GPU."""
 
     def __post_init__(self) -> None:
         """Checks ranges and relations.

@@ -56,8 +56,19 @@ class Learner:
         self._observe, self._loss = self.agent.model.observe, self.agent.model.loss
         self._dream = self.agent.behavior.dream
         if config.compile:
+            self._compile()
+
+    def _compile(self) -> None:
+        """Compiles for the batch's fixed shapes: what is left of a processor's time beside its loops, or all of it.
+
+        On a processor scan and dream run in loops of their own (`robonav.ssm.recurrences`), which are quicker than what
+        the compiler makes of the parallel form, and an unrolled dream takes it minutes.
+        """
+        self._loss = torch.compile(self._loss, dynamic=False)
+        if self.device.type == "cpu":
+            self.agent.model.encoder.compile(dynamic=False)
+        else:
             self._observe = torch.compile(self._observe, dynamic=False)
-            self._loss = torch.compile(self._loss, dynamic=False)
             self._dream = torch.compile(self._dream, dynamic=False)
 
     def _adamw(self, groups: list[dict[str, Any]], rate: float) -> torch.optim.AdamW:
@@ -154,7 +165,7 @@ class Learner:
             rate, begin = (o.model_lr, 0) if is_model else (o.behavior_lr, self.config.behavior_start)
             for group in optimizer.param_groups:
                 self.ranks.average_gradients(group["params"])
-                group["lr"] = rate * min(1.0, (updates - begin + 1) / max(o.warmup, 1))
+                group["lr"] = rate * o.rate_at(updates, begin, self.config.updates)
                 norm = torch.nn.utils.clip_grad_norm_(group["params"], o.clip)
                 if not torch.isfinite(norm):
                     found = f"the gradient's norm is {float(norm)}"

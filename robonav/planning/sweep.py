@@ -44,8 +44,10 @@ class SweepConfig:
     """Of touching somebody at once if he who moves stops now; falls linearly to 0 at `doubt_s`."""
     turn_weight: float = 0.5
     """The same if he turns back now."""
+    swerve_weight: float = 0.0
+    """The same if he turns by 90 degrees now, for either side."""
     doubt_s: float = 1.0
-    """How far ahead those two are looked at; later there is time to plan again."""
+    """How far ahead those are looked at; later there is time to plan again."""
     tail_s: float = 0.8
     """How long the last action goes on after the plan."""
     tail_step_s: float = 0.2
@@ -71,6 +73,12 @@ class SweepConfig:
         """Steps of the tail."""
         return round(self.tail_s / self.tail_step_s)
 
+    @property
+    def doubts(self) -> tuple[tuple[complex, float], ...]:
+        """By what everybody's velocity might be multiplied right now, and what a touch at once costs then."""
+        doubts = ((0, self.stop_weight), (-1, self.turn_weight), (1j, self.swerve_weight), (-1j, self.swerve_weight))
+        return tuple((turn, weight) for turn, weight in doubts if weight)
+
 
 class Sweep(NamedTuple):
     """What K plans lead to over T steps, in the base frame of now."""
@@ -89,8 +97,8 @@ class Clearance(Protocol):
         """(K, T) at poses (K, T) at times (T,) from now, movers carried forward."""
         ...
 
-    def beside_m(self, positions: Complexes, yaw_rad: Singles, time_s: Floats) -> tuple[Singles, Singles] | None:
-        """(K, T) to movers that stop now, and to those that turn back now; None without movers."""
+    def doubtful_m(self, positions: Complexes, yaw_rad: Singles, time_s: Floats, turn: complex) -> Singles | None:
+        """(K, T) to movers whose velocity is multiplied by `turn` now; None without movers."""
         ...
 
     def here_m(self) -> float:
@@ -121,13 +129,12 @@ class PointClearance:
         moving = moving - (self._growth_mps * time_s).astype(np.float32)
         return np.minimum(moving, footprint_distance_m(self._spec, positions, yaw_rad, self._still))
 
-    def beside_m(self, positions: Complexes, yaw_rad: Singles, time_s: Floats) -> tuple[Singles, Singles] | None:
+    def doubtful_m(self, positions: Complexes, yaw_rad: Singles, time_s: Floats, turn: complex) -> Singles | None:
         """See `Clearance`."""
         if not len(self._now):
             return None
-        turned = 2 * self._now - self._moving[: len(time_s)]
-        stopped, back = (footprint_distance_m(self._spec, positions, yaw_rad, at) for at in (self._now, turned))
-        return stopped, back
+        gone = self._moving[: len(time_s)] - self._now
+        return footprint_distance_m(self._spec, positions, yaw_rad, self._now + np.complex64(turn) * gone)
 
     def here_m(self) -> float:
         """See `Clearance`."""
@@ -151,17 +158,16 @@ class FieldClearance:
         time = np.asarray(time_s, np.float32)
         return np.minimum(still, self._to_movers(positions, yaw_rad, time) - np.float32(self._growth_mps) * time)
 
-    def beside_m(self, positions: Complexes, yaw_rad: Singles, time_s: Floats) -> tuple[Singles, Singles] | None:
+    def doubtful_m(self, positions: Complexes, yaw_rad: Singles, time_s: Floats, turn: complex) -> Singles | None:
         """See `Clearance`."""
-        time = np.asarray(time_s, np.float32)
-        return self._to_movers(positions, yaw_rad, 0 * time), self._to_movers(positions, yaw_rad, -time)
+        return self._to_movers(positions, yaw_rad, np.complex64(turn) * np.asarray(time_s, np.float32))
 
     def here_m(self) -> float:
         """See `Clearance`."""
         pose = np.zeros((1, 1), np.complex64), np.zeros((1, 1), np.float32)
         return float(self.ahead_m(*pose, np.zeros(1))[0, 0])
 
-    def _to_movers(self, positions: Complexes, yaw_rad: Singles, time_s: Singles) -> Singles:
+    def _to_movers(self, positions: Complexes, yaw_rad: Singles, time_s: Singles | Complexes) -> Singles:
         centre = self._now[None] + time_s[:, None] * self._velocity[None]
         return movers_distance_m(self._spec, positions, yaw_rad, centre, self._radius)
 
@@ -201,14 +207,13 @@ def sweep(
     cost = c.collision_weight * (1.0 - free_s / time_s[-1]) + c.clearance_weight * mean
     forbidden = (free < steps) & (free_s <= _braking_s(spec, commands[:, 0]))
     soon = int(np.searchsorted(time_s, c.doubt_s + 1e-6))
-    beside = None
-    if soon and (c.stop_weight or c.turn_weight):
-        beside = clearance.beside_m(positions[:, :soon], yaw[:, :soon], time_s[:soon])
-    if beside is not None:
-        for weight, apart in zip((c.stop_weight, c.turn_weight), beside, strict=True):
-            touched = apart < c.margin_m
-            safe_s = np.where(touched.any(axis=1), instants[touched.argmax(axis=1)], c.doubt_s)
-            cost = cost + weight * np.maximum(1.0 - safe_s / c.doubt_s, 0.0)
+    for turn, weight in c.doubts if soon else ():
+        apart = clearance.doubtful_m(positions[:, :soon], yaw[:, :soon], time_s[:soon], turn)
+        if apart is None:
+            break
+        touched = apart < c.margin_m
+        safe_s = np.where(touched.any(axis=1), instants[touched.argmax(axis=1)], c.doubt_s)
+        cost = cost + weight * np.maximum(1.0 - safe_s / c.doubt_s, 0.0)
     here_m = clearance.here_m()
     if here_m < c.margin_m:  # too close already: whatever leads away from it is welcome
         forbidden &= distance[:, min(1, steps - 1)] <= here_m - c.margin_m + ESCAPE_M

@@ -33,7 +33,8 @@ from robonav.planning.sweep import SweepConfig, sweep
 from robonav.types import Observation
 
 SPEC = load_robot("a1")
-DIALS = MPPIConfig(candidates=12, horizon=4, imagination_weight=1.0, samples=(2, 1, 3), sweep=SweepConfig(tail_s=0.4))
+SWEEP = SweepConfig(tail_s=0.4, swerve_weight=0.3)
+DIALS = MPPIConfig(candidates=12, horizon=4, imagination_weight=1.0, samples=(2, 1, 3), sweep=SWEEP)
 LOOPS = {"Loop", "Scan", "If"}
 
 pytestmark = pytest.mark.xdist_group("planner-graph")  # one export for all

@@ -21,7 +21,7 @@ from robonav.imagination.agent import Agent
 from robonav.imagination.imitation import imitation_loss
 from robonav.learning.checkpoint import load_agent
 from robonav.learning.collector import InProcessPool
-from robonav.learning.config import KickstartConfig, TrainConfig
+from robonav.learning.config import KickstartConfig, OptimizerConfig, TrainConfig
 from robonav.learning.device import device_of
 from robonav.learning.learner import PARTS, Learner
 from robonav.learning.ranks import ALONE, joined_ranks
@@ -125,6 +125,34 @@ def test_a_compiled_update_is_near_the_plain_one() -> None:
         found.append([learner.update(batch, dreams, k) for k in range(3)])
     for plain, fused in zip(*found, strict=True):
         assert fused == pytest.approx(plain, rel=1e-3, abs=1e-4)
+
+
+def test_learning_rates_rise_at_a_parts_start_and_fall_at_the_runs_end() -> None:
+    optimizer = OptimizerConfig(warmup=10, anneal=0.5)
+    factors = [optimizer.rate_at(k, 0, 100) for k in range(100)]
+    assert factors[:3] == pytest.approx([0.1, 0.2, 0.3])
+    assert set(factors[9:51]) == {1.0}
+    assert np.allclose(np.diff(factors[51:]), -0.9 / 50)
+    assert factors[-1] == pytest.approx(0.1 + 0.9 / 50)
+    assert optimizer.rate_at(20, 20, 100) == pytest.approx(0.1)  # the actor begins later
+    assert {OptimizerConfig(warmup=0).rate_at(k, 0, 100) for k in (0, 50, 99)} == {1.0}
+    with pytest.raises(ConfigError, match="anneal: expected a share from 0 to 1, got 1.5"):
+        OptimizerConfig(anneal=1.5)
+
+
+def test_the_rates_that_optimisers_use_are_those() -> None:
+    config = replace(tiny_config(), behavior_start=2, updates=10)
+    config = replace(config, optimizer=replace(config.optimizer, warmup=4, anneal=0.4))
+    learner = Learner(config, SPEC)
+    for updates in (0, 3, 9):
+        learner.update(*batch_of(config, updates), updates)
+        for optimizer, rate, begin in (
+            (learner.model_optimizer, config.optimizer.model_lr, 0),
+            (learner.behavior_optimizer, config.optimizer.behavior_lr, 2),
+        ):
+            if updates >= begin:
+                expected = rate * config.optimizer.rate_at(updates, begin, 10)
+                assert optimizer.param_groups[0]["lr"] == pytest.approx(expected)
 
 
 # ranks

@@ -97,6 +97,26 @@ def test_following_somebody_closely_costs_since_he_may_stop_or_turn_back(a1: Rob
     assert np.allclose(both, stops + turns)
 
 
+def test_passing_somebody_costs_since_he_may_swerve_to_either_side(a1: RobotSpec) -> None:
+    """He walks the other way, so stopping or turning back would keep him out of the way; the sides are alike."""
+    for side in (1, -1):
+        beside = Surroundings(np.array([0.5 + side * 0.9j]), np.array([-1.0 + 0j]))
+        moving = replace(OPEN, twist_base=np.array([1.0, 0.0, 0.0], np.float32))
+        none, swerves, twice = (
+            swept(a1, beside, moving, AHEAD, BACK, stop_weight=0.0, turn_weight=0.0, swerve_weight=weight).cost
+            for weight in (0.0, 1.0, 2.0)
+        )
+        assert 0.1 < swerves[0] - none[0] < 1.0  # one of both sides meets it, within the second
+        assert np.allclose(twice - none, 2 * (swerves - none))
+
+
+def test_doubts_without_weight_are_not_looked_at() -> None:
+    assert SweepConfig(stop_weight=0.0, turn_weight=0.0, swerve_weight=0.0).doubts == ()
+    assert SweepConfig(stop_weight=0.1, turn_weight=0.2, swerve_weight=0.3).doubts == (
+        (0, 0.1), (-1, 0.2), (1j, 0.3), (-1j, 0.3),
+    )  # fmt: skip
+
+
 def test_nothing_near_costs_nothing_and_neither_does_the_unseen(a1: RobotSpec) -> None:
     surroundings, observation = seen(a1, lambda _: NO_CIRCLES, 1)
     assert np.allclose(swept(a1, surroundings, observation, AHEAD, BACK).cost, 0, atol=1e-4)
