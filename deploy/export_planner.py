@@ -173,7 +173,11 @@ class _Planner:
     def _gain(self, found: Dreamt) -> str:
         """(K,) what dreams add to the scores of their plans: `robonav.planning.mppi.imagined_gain`."""
         g, c = self.g, self.c
-        danger = g.op("Mul", found.dangers, -c.danger_weight)
+        dangers = found.dangers
+        if c.danger_floor:
+            below = g.op("Less", dangers, c.danger_floor)  # NaN stays
+            dangers = g.op("Where", below, 0.0, g.op("Sub", dangers, c.danger_floor))
+        danger = g.op("Mul", dangers, -c.danger_weight)
         if not c.imagination_weight:
             return danger
         parts = [g.op("Mul", found.doubts, -c.disagreement_weight)]

@@ -74,6 +74,9 @@ class MPPIConfig:
     planner collides more often than without dreams, so what counts of them by default is the danger."""
     danger_weight: float = 4.0
     """Metres of progress that a collision costs which is imagined for certain."""
+    danger_floor: float = 0.0
+    """Imagined chance of a collision from which on it counts: what a model says of safe plans is noise, and noise
+    among plans that are nearly equal makes a robot restless."""
     disagreement_weight: float = 0.5
     """What full disagreement of the priors takes off an imagined return, in its units; 0 switches it off."""
     primitives: bool = True
@@ -106,6 +109,8 @@ class MPPIConfig:
                 raise ConfigError(explain(f"planner: {name}", "at least 1", getattr(self, name)))
         if not 0 <= self.from_actor <= 1:
             raise ConfigError(explain("planner: from_actor", "a number from 0 to 1", self.from_actor))
+        if not 0 <= self.danger_floor < 1:
+            raise ConfigError(explain("planner: danger_floor", "a number from 0 to below 1", self.danger_floor))
         if self.temperature <= 0:
             raise ConfigError(explain("planner: temperature", "above 0", self.temperature))
         for name in ("imagination_weight", "danger_weight", "disagreement_weight"):
@@ -272,7 +277,9 @@ def draw_noise(planner: PlannerState, config: MPPIConfig, noise_shape: tuple[int
 
 def imagined_gain(dreamt: Dreams, config: MPPIConfig) -> Singles:
     """(K,) what dreams add to the scores of their plans, in metres of progress."""
-    c, gain = config, -np.float32(config.danger_weight) * dreamt.dangers
+    c, floor = config, np.float32(config.danger_floor)
+    dangers = np.where(dreamt.dangers < floor, np.float32(0.0), dreamt.dangers - floor)
+    gain = -np.float32(c.danger_weight) * dangers
     if not c.imagination_weight:
         return gain
     returns = c.rewards * dreamt.rewards + c.value * dreamt.values - np.float32(c.disagreement_weight) * dreamt.doubts

@@ -100,8 +100,8 @@ def test_the_graph_plans_what_numpy_and_torch_plan(agent: Agent, exported, plann
     assert len(np.unique(plans.score)) == 24
 
 
-@pytest.mark.parametrize("dials", [{"dreaming_rounds": 2}, {"dreamt": 7, "rounds": 3}])
-def test_so_it_does_with_other_dreams(agent: Agent, exported, dials: dict[str, int]) -> None:
+@pytest.mark.parametrize("dials", [{"dreaming_rounds": 2, "danger_floor": 0.1}, {"dreamt": 7, "rounds": 3}])
+def test_so_it_does_with_other_dreams(agent: Agent, exported, dials: dict[str, float]) -> None:
     layout, ticks = layout_of(agent, SPEC, replace(DIALS, **dials)), synthetic_drives(SPEC, SituationConfig(), 8)
     parity = record(agent, SPEC, ticks)
     plans = record_plans(agent, SPEC, layout, parity, ticks, SituationConfig())

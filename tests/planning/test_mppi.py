@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from robonav.errors import ConfigError
-from robonav.planning.mppi import PRIMITIVES, MPPIConfig, initial_planner_state, plan
+from robonav.planning.mppi import PRIMITIVES, MPPIConfig, imagined_gain, initial_planner_state, plan
 from robonav.planning.progress import ProgressConfig
 from robonav.types import Dreams
 
@@ -230,6 +230,7 @@ def test_noise_is_smooth_and_constants_are_optional() -> None:
         {"temperature": 0.0},
         {"samples": (0, 1, 1)},
         {"imagination_weight": -1.0},
+        {"danger_floor": 1.0},
     ],
 )
 def test_bad_settings_are_refused(values: dict[str, Any]) -> None:
@@ -241,6 +242,14 @@ def test_bad_settings_are_refused(values: dict[str, Any]) -> None:
         ProgressConfig(route_weight=-1.0)
 
 
+def test_a_chance_below_the_floor_costs_nothing_and_what_is_no_number_stays_none() -> None:
+    none, dangers = np.zeros(4, np.float32), np.array([0.0, 0.2, 0.6, np.nan], np.float32)
+    config = MPPIConfig(danger_weight=2.0, danger_floor=0.25)
+    gain = imagined_gain(Dreams(np.zeros((4, 1, 3), np.float32), none, none, none, dangers), config)
+    assert gain[:3] == pytest.approx([0.0, 0.0, -0.7])
+    assert np.isnan(gain[3])
+
+
 def test_a_plan_that_is_dreamt_to_collide_is_left_for_one_that_is_not() -> None:
     """Whatever geometry says for it, as long as that is less than what a collision costs."""
 
@@ -250,8 +259,9 @@ def test_a_plan_that_is_dreamt_to_collide_is_left_for_one_that_is_not() -> None:
     def price(actions: np.ndarray) -> np.ndarray:
         return -actions[..., 0].mean(axis=1)
 
-    for weight, ahead in ((4.0, False), (0.0, True)):
-        config = MPPIConfig(candidates=64, horizon=6, danger_weight=weight, temperature=1.0)
+    for weight, floor, ahead in ((4.0, 0.0, False), (0.0, 0.0, True), (4.0, 0.5, False), (4.0, 0.99, True)):
+        config = MPPIConfig(candidates=64, horizon=6, danger_weight=weight, danger_floor=floor, temperature=1.0)
         found = plan(Dreamer(danger=hits), initial_planner_state(config, 0), config, price)
         assert (found.actions[:, 0].mean() > 0.2) == ahead
-        assert found.score == pytest.approx(float(found.actions[:, 0].mean()), abs=1e-5)
+        paid = weight * max(float(hits(found.actions[None])[0]) - floor, 0.0)
+        assert found.score == pytest.approx(float(found.actions[:, 0].mean()) - paid, abs=1e-5)
