@@ -20,6 +20,7 @@ from robonav.types import Observation, RobotSpec
 _SUBPIXEL_BITS = 4  # fillPoly takes fixed-point vertices
 _UNSEEN, _FREE, _HIT = 0, 1, 2
 Box = tuple[float, float, float, float]  # x_min, y_min, x_max, y_max in odom, metres
+_WAY_ROUND_M = 0.5  # width of unknown ground round the known that routes may use
 _JOIN_AT = np.array([0.0, 0.25, 0.5, 0.75])[:, None]
 
 
@@ -54,6 +55,17 @@ class MapperConfig:
             raise ConfigError(explain("mapper: max_side_m", "at least 4 blocks", self.max_side_m))
 
 
+def way_round_cells(spec: RobotSpec, resolution_m: float) -> int:
+    """Cells of unknown ground round the known that routes may use: there is a way for the robot round what it sees."""
+    return int((spec.radius_m + _WAY_ROUND_M) / resolution_m)
+
+
+def growth_cells(spec: RobotSpec, resolution_m: float) -> tuple[int, int]:
+    """Cells that a map must reach beyond what a scan sees, so that a route has its way round; and where it grows to."""
+    least = way_round_cells(spec, resolution_m) + 1
+    return least, max(math.ceil(1.0 / resolution_m), least + 1)
+
+
 class Mapper:
     """Turns observations into maps. Holds constants only: the map goes in and the next one comes out."""
 
@@ -61,6 +73,7 @@ class Mapper:
         self.spec = spec
         self.config = config or MapperConfig()
         lidar, c = spec.lidar, self.config
+        self._growth = growth_cells(spec, c.resolution_m)
         self._full_circle = lidar.fov_rad >= 2 * np.pi - 1e-6
         # ends lie a little behind the surface, since a surface often is the very border between two cells
         self._into_surface_m = 0.1 * c.resolution_m
@@ -147,15 +160,15 @@ class Mapper:
     def _grown(
         self, grid: OccupancyGrid, x: float, y: float, goal_odom_m: NDArray[np.float32], seen_box_m: Box
     ) -> OccupancyGrid:
-        """A grid that holds robot, goal and scan with a margin; the same object when it holds them already."""
+        """A grid that holds robot, goal and scan with a way round them; the same object when it holds them already."""
         c = self.config
         cell, block = c.resolution_m, c.block_cells
         goal_x, goal_y = (float(v) for v in goal_odom_m)
-        margin = math.ceil(1.0 / cell)  # room for a way round what stands at the border
+        least, margin = self._growth
         low_x, high_x = min(x - 1.0, goal_x - 1.0, seen_box_m[0]), max(x + 1.0, goal_x + 1.0, seen_box_m[2])
         low_y, high_y = min(y - 1.0, goal_y - 1.0, seen_box_m[1]), max(y + 1.0, goal_y + 1.0, seen_box_m[3])
         box = [math.floor(low_x / cell), math.floor(low_y / cell), math.floor(high_x / cell), math.floor(high_y / cell)]
-        if grid.covers(box[0] - 1, box[1] - 1, box[2] + 2, box[3] + 2):
+        if grid.covers(box[0] - least, box[1] - least, box[2] + least + 1, box[3] + least + 1):
             return grid
         height, width = grid.log_odds.shape
         column, row = grid.origin_cell

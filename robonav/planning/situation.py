@@ -18,12 +18,12 @@ from robonav.geometry import inverse_transform_points
 from robonav.mapping import CostmapConfig, Mapper, MapperConfig, OccupancyGrid, build_costmap, egocentric_crop
 from robonav.mapping.costmap import lethal_radius_m
 from robonav.mapping.grid import OCCUPIED_ABOVE
+from robonav.mapping.mapper import way_round_cells
 from robonav.mapping.tracks import NO_TRACKS, MoverTracker, TrackerConfig, Tracks
 from robonav.planning.routes import RouteConfig, plan_route, points_at, progress_on_route
 from robonav.types import WAYPOINT_LOOKAHEADS_M, Observation, PolicyInput, RobotSpec
 
 _LOOKAHEADS_M = np.array(WAYPOINT_LOOKAHEADS_M)
-_WAY_ROUND_M = 0.5  # width of unknown ground round the known that routes may use
 _NO_CELLS = np.zeros((0, 2), np.int32)
 
 
@@ -177,7 +177,7 @@ class SituationTracker:
         cell = grid.resolution_m
         ends = np.floor(np.stack([observation.pose_odom_base[:2], observation.goal_odom_m]) / cell).astype(int)
         known = grid.known_box() or (*ends[0].tolist(), *ends[0].tolist())
-        margin = int((self.spec.radius_m + _WAY_ROUND_M) / cell)
+        margin = way_round_cells(self.spec, cell)
         low = np.minimum(ends.min(axis=0), known[:2]) - margin
         high = np.maximum(ends.max(axis=0) + 1, known[2:]) + margin
         return grid.cropped(int(low[0]), int(low[1]), int(high[0]), int(high[1]))

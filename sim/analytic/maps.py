@@ -18,6 +18,7 @@ import numpy as np
 
 from robonav.mapping import MapperConfig
 from robonav.mapping.grid import OCCUPIED_ABOVE
+from robonav.mapping.mapper import growth_cells
 from robonav.types import RobotSpec
 from sim.analytic.bits import (
     Array,
@@ -76,6 +77,8 @@ class MapNumbers(NamedTuple):
     full_circle: bool
     block: int
     limit: int  # cells of the longest side
+    least: int  # cells that the map must reach beyond what a scan sees
+    margin: int  # and where it grows to
     beams: Array  # (beams, 2) directions in base
     vertices: Array  # (2 beams, 2) directions of the outline's vertices
 
@@ -83,6 +86,7 @@ class MapNumbers(NamedTuple):
 def map_numbers(spec: RobotSpec, config: MapperConfig) -> MapNumbers:
     """The constants of `robonav.mapping.Mapper`, computed as there."""
     lidar = spec.lidar
+    least, margin = growth_cells(spec, config.resolution_m)
     angles = np.repeat(lidar.angles_rad, 2)
     angles[1::2] += lidar.increment_rad / 2
     beams, vertices = np.exp(1j * lidar.angles_rad), np.exp(1j * angles)
@@ -99,6 +103,8 @@ def map_numbers(spec: RobotSpec, config: MapperConfig) -> MapNumbers:
         join_m=spec.width_m,
         full_circle=bool(lidar.fov_rad >= 2 * np.pi - 1e-6),
         block=config.block_cells,
+        least=least,
+        margin=margin,
         limit=int(config.max_side_m / config.resolution_m) // config.block_cells * config.block_cells,
         beams=np.ascontiguousarray(np.stack([beams.real, beams.imag], axis=-1)),
         vertices=np.ascontiguousarray(np.stack([vertices.real, vertices.imag], axis=-1)),
@@ -256,15 +262,15 @@ def _outline(numbers: MapNumbers, pose: Array, scan: Array, points: Array) -> tu
 @inner
 def _frame_for(numbers: MapNumbers, maps: Maps, b: int, pose: Array, goal: Array, box: Array, frame: Array) -> bool:
     """Whether the map must grow to hold robot, goal and scan; `frame` becomes what it should be (`Mapper._grown`)."""
-    cell, block = numbers.resolution_m, numbers.block
-    margin = math.ceil(1.0 / cell)
+    cell, block, least, margin = numbers.resolution_m, numbers.block, numbers.least, numbers.margin
     ends = np.empty(4, np.int64)
     for axis in range(2):
         at, to = np.float64(pose[axis]), np.float64(goal[axis])
         ends[axis] = math.floor(min(at - 1.0, to - 1.0, box[axis]) / cell)
         ends[axis + 2] = math.floor(max(at + 1.0, to + 1.0, box[axis + 2]) / cell)
     old = maps.frame[b]
-    if ends[0] > old[0] and ends[1] > old[1] and ends[2] + 2 <= old[2] and ends[3] + 2 <= old[3]:
+    low_held = ends[0] - least >= old[0] and ends[1] - least >= old[1]
+    if low_held and ends[2] + least + 1 <= old[2] and ends[3] + least + 1 <= old[3]:
         return False
     changed = False
     for axis in range(2):

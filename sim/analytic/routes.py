@@ -16,13 +16,13 @@ from robonav.errors import ConfigError, explain
 from robonav.mapping import OccupancyGrid, build_costmap
 from robonav.mapping.costmap import BASE_COST, BLOCKED, CostmapConfig, lethal_radius_m
 from robonav.mapping.grid import FREE_BELOW
+from robonav.mapping.mapper import way_round_cells
 from robonav.planning.routes import RouteConfig
 from robonav.types import RobotSpec
 from sim.analytic.bits import Array, bit, int64, leading_zeros, line_cells, trailing_zeros
 from sim.analytic.jit import inner
 from sim.analytic.maps import PAD, MapNumbers, Maps
 
-WAY_ROUND_M = 0.5  # `robonav.planning.situation`: unknown ground round the known that routes may use
 CARDINAL, DIAGONAL = 5, 7  # edge costs of `robonav.planning.routes`
 UNTOUCHED = -1
 _FAR = np.int32(2**31 - 1)
@@ -103,7 +103,7 @@ def route_costs(spec: RobotSpec, resolution_m: float, costmap: CostmapConfig, ro
         goal_slack=route.goal_slack_m / resolution_m,
         greed=round(BASE_COST * route.heuristic_weight),
         smoothing=route.smoothing_cells,
-        margin=int((spec.radius_m + WAY_ROUND_M) / resolution_m),
+        margin=way_round_cells(spec, resolution_m),
         disc=squared < lethal**2,
     )
 

@@ -8,6 +8,7 @@ import pytest
 
 from robonav.errors import ConfigError, ShapeError
 from robonav.mapping import Mapper, MapperConfig, OccupancyGrid
+from robonav.mapping.mapper import way_round_cells
 from robonav.types import LidarSpec, RobotSpec
 from tests.mapping.raycast import NO_CIRCLES, cast, observe, room
 
@@ -81,6 +82,21 @@ def test_growing_keeps_what_is_known_in_its_place(a1: RobotSpec) -> None:
     for point in ((-14.0, 9.0), (0.0, 0.0)):
         row, column = large.cell_of(point)
         assert 0 <= row < large.log_odds.shape[0] and 0 <= column < large.log_odds.shape[1]
+
+
+@pytest.mark.parametrize("size", [(0.62, 0.32), (1.4, 0.6)], ids=["a1", "large"])
+def test_there_is_ground_for_a_way_round_whatever_was_seen(a1: RobotSpec, size: tuple[float, float]) -> None:
+    """A room that turns out larger and larger: a frame that ends right behind its walls would shut the way round."""
+    spec = dataclasses.replace(a1, length_m=size[0], width_m=size[1])
+    round_it, mapper = way_round_cells(spec, 0.1), Mapper(spec)
+    grid, frames = mapper.reset(), set()
+    for half in 2.03 + 0.1 * np.arange(20):
+        scan = cast((0, 0, 0), spec.lidar, room(-half, -half, half, half))
+        grid = mapper.update(grid, observe((0, 0, 0), (0.5, 0.0), scan))
+        column, row, column_end, row_end = grid.known_box()
+        assert grid.covers(column - round_it, row - round_it, column_end + round_it, row_end + round_it), half
+        frames.add((grid.origin_cell, grid.log_odds.shape))
+    assert len(frames) < 5  # it grows by blocks
 
 
 def test_a_far_goal_does_not_ask_for_endless_memory(a1: RobotSpec) -> None:
