@@ -74,7 +74,7 @@ class MPPIConfig:
     planner collides more often than without dreams, so what counts of them by default is the danger."""
     danger_weight: float = 4.0
     """Metres of progress that a collision costs which is imagined for certain."""
-    danger_floor: float = 0.0
+    danger_floor: float = 0.25
     """Imagined chance of a collision from which on it counts: what a model says of safe plans is noise, and noise
     among plans that are nearly equal makes a robot restless."""
     disagreement_weight: float = 0.5
