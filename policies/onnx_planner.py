@@ -84,11 +84,15 @@ class OnnxPlanner:
 
 
 def _described(text: str | None) -> Any:
-    """The mapping in a graph's metadata; graphs that do not say what they dream dream all candidates of all rounds."""
+    """The mapping in a graph's metadata.
+
+    Graphs that do not say what they dream dream all candidates of all rounds, and count every danger.
+    """
     found = json.loads(text or "null")
     if isinstance(found, dict) and isinstance(found.get("config"), dict):
         config = found["config"]
-        found["config"] = {"dreamt": config.get("candidates"), "dreaming_rounds": config.get("rounds")} | config
+        before = {"dreamt": config.get("candidates"), "dreaming_rounds": config.get("rounds"), "danger_floor": 0.0}
+        found["config"] = before | config
     return found
 
 

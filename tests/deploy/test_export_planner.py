@@ -116,10 +116,10 @@ def test_a_graph_that_does_not_say_what_it_dreams_dreams_all(agent: Agent) -> No
     model = onnx.load_model_from_string(planner_to_onnx(agent, layout))
     (entry,) = model.metadata_props
     said = json.loads(entry.value)
-    del said["config"]["dreamt"], said["config"]["dreaming_rounds"]
+    del said["config"]["dreamt"], said["config"]["dreaming_rounds"], said["config"]["danger_floor"]
     entry.value = json.dumps(said)
     config = planner_of(agent, model.SerializeToString()).layout.config
-    assert (config.dreams, config.first_dreaming) == (DIALS.candidates, 0)
+    assert (config.dreams, config.first_dreaming, config.danger_floor) == (DIALS.candidates, 0, 0.0)
 
 
 def test_it_has_no_loops_and_static_shapes(exported) -> None:
