@@ -136,7 +136,7 @@ def test_learning_rates_rise_at_a_parts_start_and_fall_at_the_runs_end() -> None
     assert factors[-1] == pytest.approx(0.1 + 0.9 / 50)
     assert optimizer.rate_at(20, 20, 100) == pytest.approx(0.1)  # the actor begins later
     assert {OptimizerConfig(warmup=0).rate_at(k, 0, 100) for k in (0, 50, 99)} == {1.0}
-    with pytest.raises(ConfigError, match="anneal: expected a share from 0 to 1, got 1.5"):
+    with pytest.raises(ConfigError, match=r"anneal: expected a share from 0 to 1, got 1\.5"):
         OptimizerConfig(anneal=1.5)
 
 
