@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from deploy.graph import OPSET
 from robonav.learning.checkpoint import Checkpoint
 from robonav.ssm.pattern import describe_pattern
@@ -29,7 +32,7 @@ a velocity command out, at {spec.rate_hz:g} Hz.
 |---|---|
 | world model | {latents}, {memory} |
 | parameters | {parameters / 1e6:.2f} M, with critic and decoders; the graph holds what the actor needs |
-| training | {budget} in {info.get("minutes", "?")} minutes, seed {info.get("seed", "?")} |
+| training | {budget} in {info.get("minutes", "?")} minutes{_began(info)}, seed {info.get("seed", "?")} |
 | data | simulated scenes only ({scenes}, see `configs/scenes`); no recorded human or robot data |
 | graph | ONNX opset {OPSET}, weights {precision}, batch 1, explicit state |
 
@@ -38,6 +41,15 @@ a velocity command out, at {spec.rate_hz:g} Hz.
 ## Not for
 {_limits(encoder)} Run it behind the governor.
 """
+
+
+def _began(info: Mapping[str, Any]) -> str:
+    """What was trained before, if the run began with trained weights."""
+    before = info.get("began_with") or {}
+    if not before:
+        return ""
+    budget = f"{before.get('updates', '?')} on {before.get('env_steps', '?')} steps in {before.get('minutes', '?')} min"
+    return f", begun with the weights of a run of {budget}{_began(before)}"
 
 
 def _senses(encoder: EncoderConfig, beams: int) -> str:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from robonav.config import load_robot
 from robonav.errors import ConfigError, explain
 from robonav.learning.config import CollectConfig
-from robonav.learning.streams import Arrays, Coming, GymStreams, Moved, Streams, events_of
+from robonav.learning.streams import Arrays, Coming, GymStreams, Moved, Streams, WindowActions, events_of
 from robonav.types import ACTION_SIZE, Observation, RobotSpec, policy_input_shapes
 
 
@@ -135,13 +135,16 @@ class AnalyticStreams:
         self._restarting = terminated | truncated
         return Moved(reward, first, terminated, truncated, events, outcomes)
 
-    def window_actions(self, count: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    def window_actions(self, count: int, asked: NDArray[np.floating] | None = None) -> WindowActions:
         """See `robonav.learning.streams.WindowStreams`."""
-        actions, known = np.zeros((self._count, ACTION_SIZE), np.float32), np.zeros(self._count, np.bool_)
+        n = self._count
+        out = WindowActions(np.zeros((n, ACTION_SIZE), np.float32), np.zeros(n, np.bool_), np.zeros(n, np.float32))
         for worlds, env in zip(self._worlds, self._envs, strict=True):
-            commands, known[worlds] = env.window_commands(wanted=worlds < count)
-            actions[worlds] = env.robot.velocity_to_action(commands)
-        return actions, known
+            commands = None if asked is None else env.robot.action_to_velocity(asked[worlds])
+            chosen = env.window_commands(wanted=worlds < count, asked=commands)
+            out.actions[worlds] = env.robot.velocity_to_action(chosen.commands)
+            out.known[worlds], out.regret_m[worlds] = chosen.known, chosen.regret_m
+        return out
 
     def close(self) -> None:
         """See `Streams.close`."""

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from robonav.cli.args import parse
-from robonav.config import find_config, load_config, load_robot
-from robonav.errors import ConfigError, explain
+from robonav.config import find_config, load_config, load_robot, to_mapping
+from robonav.errors import CheckpointError, ConfigError, explain
 from robonav.learning.config import TrainConfig
 from robonav.types import RobotSpec
 
 if TYPE_CHECKING:
+    from robonav.learning.checkpoint import Checkpoint
     from robonav.learning.trainer import Trainer
 
 DESCRIPTION = "Trains a navigator in simulation; writes config, checkpoints, progress.csv and TensorBoard events."
@@ -25,6 +26,7 @@ EXAMPLES = [
     "robonav train --preset quick --out runs/quick --resume --updates 4000 --max-minutes 0",
     "robonav train --preset quick --out runs/wide --agent.model.backbone.d-model 256 --seed 1",
     "robonav train --preset quick --out runs/offline --offline logs/ --updates 3000",
+    "robonav train --preset general-people --init runs/general --out runs/people",
     "robonav train --preset general-gru --out runs/gru --offline runs/general --updates 3000",
     "tensorboard --logdir runs",
 ]
@@ -40,6 +42,8 @@ class TrainArgs:
     """Folder of the run."""
     resume: bool = False
     """Continue the run in that folder, exactly where its last checkpoint left off."""
+    init: Path | None = None
+    """Begin with the averaged weights of this run folder or checkpoint instead of new ones."""
     offline: tuple[Path, ...] = ()
     """Logs, folders of logs, or Minari datasets: learn from these alone, and simulate nothing. Or one run that keeps
     its replay on disk."""
@@ -55,8 +59,9 @@ def main(argv: list[str]) -> int:
         TrainArgs, argv, "robonav train", DESCRIPTION, EXAMPLES, default=TrainArgs(preset=preset, config=config)
     )
     spec = load_robot(args.config.robot)
+    begin_with = _initial(args)
     if args.offline:
-        return _train_offline(args, spec)
+        return _train_offline(args, spec, begin_with)
 
     from policies.registry import make_policy
     from robonav.learning.trainer import train
@@ -65,7 +70,12 @@ def main(argv: list[str]) -> int:
     presets = _known_scenes(args.config)
     streams = StreamsOf(args.config.collect, args.config.robot, presets)
     compiled = replace(streams, collect=replace(args.config.collect, simulator="analytic"))
-    trainer = train(args.config, spec, streams, args.out, args.resume, expert=make_policy, evaluation=compiled)
+    trainer = train(
+        *(args.config, spec, streams, args.out, args.resume),
+        expert=make_policy,
+        evaluation=compiled,
+        begin_with=begin_with,
+    )
     if os.environ.get("RANK", "0") != "0":  # under torchrun the first process speaks for all
         return 0
     _draw(args.out)
@@ -75,10 +85,34 @@ def main(argv: list[str]) -> int:
         f"trained {c.updates} updates on {c.env_steps} steps in {c.elapsed_s / 60:.1f} min; "
         f"success of the last {len(c.greedy)} greedy episodes: {success}; checkpoint: {args.out}/checkpoint.safetensors"
     )
-    return 0
+    return _status(args, trainer)
 
 
-def _train_offline(args: TrainArgs, spec: RobotSpec) -> int:
+def _status(args: TrainArgs, trainer: Trainer) -> int:
+    """The exit status: 0, or what tells of the signal that ended the run early."""
+    asked = trainer.interruption
+    if asked.wanted:
+        print(f"robonav: ended by {asked.name}; --resume --out {args.out} goes on", file=sys.stderr)
+    return asked.status
+
+
+def _initial(args: TrainArgs) -> Checkpoint | None:
+    """The weights to begin with."""
+    if args.init is None or args.resume:  # a resumed run has them already
+        return None
+    from robonav.learning.checkpoint import load_agent
+
+    found = load_agent(args.init)
+    trained, wanted = to_mapping(found.agent.config), to_mapping(args.config.agent)
+    if trained["model"] != wanted["model"]:
+        key = next(key for key in wanted["model"] if trained["model"].get(key) != wanted["model"][key])
+        want, got = wanted["model"][key], trained["model"].get(key)
+        do = "use a preset with the model that it was trained with"
+        raise CheckpointError(explain(f"--init {args.init}: agent.model.{key}", want, got, do))
+    return found
+
+
+def _train_offline(args: TrainArgs, spec: RobotSpec, begin_with: Checkpoint | None) -> int:
     from robonav.cli.recorded import load_episodes
     from robonav.learning.offline import replay_folder, train_offline, train_on_replay
 
@@ -86,10 +120,10 @@ def _train_offline(args: TrainArgs, spec: RobotSpec) -> int:
     if kept and len(args.offline) > 1:
         raise ConfigError(explain("--offline", "one run's replay, or recorded episodes", f"{len(args.offline)} paths"))
     if kept:
-        trainer = train_on_replay(args.config, spec, kept[0], args.out, args.resume)
+        trainer = train_on_replay(args.config, spec, kept[0], args.out, args.resume, begin_with)
         return _said_offline(args, trainer, f"steps of {kept[0]}")
     episodes = load_episodes(args.offline, spec, lambda line: print(f"robonav: warning: {line}", file=sys.stderr))
-    trainer = train_offline(args.config, spec, episodes, args.out, args.resume)
+    trainer = train_offline(args.config, spec, episodes, args.out, args.resume, begin_with)
     return _said_offline(args, trainer, f"recorded steps of {len(episodes)} episodes")
 
 
@@ -100,7 +134,7 @@ def _said_offline(args: TrainArgs, trainer: Trainer, what: str) -> int:
         f"trained {c.updates} updates on {c.env_steps} {what} in {c.elapsed_s / 60:.1f} min; "
         f"checkpoint: {args.out}/checkpoint.safetensors"
     )
-    return 0
+    return _status(args, trainer)
 
 
 def _known_scenes(config: TrainConfig) -> tuple[str, ...]:

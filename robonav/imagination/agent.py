@@ -45,6 +45,7 @@ class Step(NamedTuple):
     """What the agent knows after an observation."""
 
     action: Tensor  # (B, A) in [-1, 1]
+    mean: Tensor  # (B, A) without exploration
     value: Tensor  # (B,)
     features: Tensor  # (B, F)
     state: AgentState
@@ -92,4 +93,4 @@ class Agent(nn.Module):
         action = policy.mean
         if noise is not None:
             action = action + noise[:, None] * policy.std * torch.randn_like(action)
-        return Step(action.clamp(-1, 1), self.behavior.critic.mean(features), features, state)
+        return Step(action.clamp(-1, 1), policy.mean, self.behavior.critic.mean(features), features, state)

@@ -9,6 +9,7 @@ exactly as the uninterrupted one.
 from __future__ import annotations
 
 import multiprocessing as mp
+import signal
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -161,10 +162,13 @@ class Collector:
         for _ in range(steps):
             inputs = {name: values.copy() for name, values in self.streams.observations().items() if name in self.names}
             first = self.now["first"]
-            action = self._random_action(rng) if weights is None else self._policy_action(inputs, first, noise)
+            if weights is None:
+                action = mean = self._random_action(rng)
+            else:
+                action, mean = self._policy_action(inputs, first, noise)
             labels, labelled = np.zeros_like(action), np.zeros(n, np.float32)
             if self.experts is not None:
-                labels, labelled = self.experts.actions(n)
+                labels, labelled = self.experts.actions(n, mean)
                 action = np.where(self.experts.drives[:, None], labels, action)
             self.last_action = action
             rows.append({**inputs, **self.now, "action": action, "label": labels, "labelled": labelled})
@@ -179,12 +183,15 @@ class Collector:
         return np.clip(action, -1, 1).astype(np.float32)
 
     @torch.no_grad()
-    def _policy_action(self, inputs: Arrays, first: NDArray[np.float32], noise: Tensor) -> NDArray[np.float32]:
+    def _policy_action(
+        self, inputs: Arrays, first: NDArray[np.float32], noise: Tensor
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """What the agent does, exploring, and what it would do without noise."""
         tensors = {k: torch.from_numpy(v) for k, v in inputs.items()}
         previous = torch.from_numpy(self.last_action)
         step = self.agent.step(self.state, tensors, previous, torch.from_numpy(first), noise)
         self.state = step.state
-        return step.action.numpy()
+        return step.action.numpy(), step.mean.numpy()
 
     def close(self) -> None:
         """Closes the streams."""
@@ -193,6 +200,7 @@ class Collector:
 
 def _work(connection: Connection, config: WorkerConfig, factory: StreamsFactory) -> None:
     """A worker's life: answers requests until it is told to stop or the learner is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all: the run decides when it ends
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     collector: Collector | None = None
@@ -205,8 +213,8 @@ def _work(connection: Connection, config: WorkerConfig, factory: StreamsFactory)
             iteration, steps, weights, level = request
             tensors = None if weights is None else {k: torch.from_numpy(v) for k, v in weights.items()}
             connection.send(collector.collect(iteration, steps, tensors, level))
-    except (EOFError, KeyboardInterrupt, BrokenPipeError):
-        pass  # the learner is gone or the user stopped it: nothing is left to do
+    except (EOFError, BrokenPipeError):
+        pass  # the learner is gone: nothing is left to do
     except RobonavError as error:
         connection.send(error)
     except Exception as error:  # noqa: BLE001 (whatever it was, the learner has to hear of it)

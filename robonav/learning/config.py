@@ -81,6 +81,11 @@ class KickstartConfig:
     """Updates over which the weight fades, from the actor's first on."""
     shape: float = 0.0
     """Weight of the same pull on the world model: its memory then keeps what the expert's decision depends on."""
+    regret_m: float = 0.0
+    """With the window: a label counts in full from this regret of the agent's own choice on, in metres of progress, and
+    below it in proportion; 0: all labels count alike."""
+    regret_floor: float = 0.05
+    """What a label counts at least then."""
 
     def __post_init__(self) -> None:
         """Checks ranges.
@@ -88,9 +93,13 @@ class KickstartConfig:
         Raises:
             ConfigError: with the name of the value that does not fit.
         """
-        require_at_least(self, dict.fromkeys(("streams", "weight", "final", "drive", "shape"), 0) | {"fade": 1})
-        if self.drive > 1:
-            raise ConfigError(explain("kickstart.drive", "a share from 0 to 1", self.drive))
+        names = ("streams", "weight", "final", "drive", "shape", "regret_m", "regret_floor")
+        require_at_least(self, dict.fromkeys(names, 0) | {"fade": 1})
+        for name in ("drive", "regret_floor"):
+            if getattr(self, name) > 1:
+                raise ConfigError(explain(f"kickstart.{name}", "a share from 0 to 1", getattr(self, name)))
+        if self.regret_m and self.policy != WINDOW:
+            raise ConfigError(explain("kickstart.regret_m", f"policy = '{WINDOW}' with it", f"'{self.policy}'"))
 
     def weight_at(self, updates: int) -> float:
         """Weight after so many updates of the actor."""

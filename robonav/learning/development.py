@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing as mp
 import os
+import signal
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -122,6 +123,7 @@ class Development:
 
 def _work(connection: Connection, development: Development) -> None:
     """The process's life: measures when asked, until it is told to stop or the run is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all: the run decides when it ends
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     with contextlib.suppress(AttributeError, OSError):
@@ -132,8 +134,8 @@ def _work(connection: Connection, development: Development) -> None:
                 connection.send(development.measure())
             except RobonavError as error:
                 connection.send(error)
-    except (EOFError, KeyboardInterrupt, BrokenPipeError):
-        pass  # the run is gone or the user stopped it
+    except (EOFError, BrokenPipeError):
+        pass  # the run is gone
     finally:
         development.close()
 

@@ -45,17 +45,29 @@ class Experts:
                 self.states[stream] = self.policies[stream].reset(seed)
             self.drives[stream] = np.random.default_rng([seed, _SALT]).random() < self.config.drive
 
-    def actions(self, n: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Actions (n, 3) that the experts would take now, and (n,) 1 where there is one."""
-        actions, labelled = np.zeros((n, ACTION_SIZE), np.float32), np.zeros(n, np.float32)
+    def actions(
+        self, n: int, asked: NDArray[np.floating] | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Actions (n, 3) that the experts would take now, and (n,) how much each counts as a label; 0 without one.
+
+        Args:
+            n: streams.
+            asked: (n, 3) what the agent would do. Where `KickstartConfig.regret_m` is set, a label counts the more the
+                worse that is by the window's price: what an expert prefers by little, or as the other of two equal
+                ways, need not be learnt.
+        """
+        actions, weights = np.zeros((n, ACTION_SIZE), np.float32), np.zeros(n, np.float32)
         if self.window is not None:
-            window, known = self.window.window_actions(self.count)
-            actions[known], labelled[known] = window[known], 1.0
+            c = self.config
+            found = self.window.window_actions(self.count, asked if c.regret_m else None)
+            weight = np.clip(found.regret_m / c.regret_m, c.regret_floor, 1.0) if c.regret_m else np.float32(1.0)
+            actions[found.known] = found.actions[found.known]
+            weights = np.where(found.known, weight, 0.0).astype(np.float32)
         for i, policy in enumerate(self.policies):
             self.states[i], decision = policy.act(self.states[i], self.streams.observation(i))
             actions[i] = self.streams.robot(i).velocity_to_action(decision.command.velocity)
-            labelled[i] = 1.0
-        return actions, labelled
+            weights[i] = 1.0
+        return actions, weights
 
 
 def _window_of(streams: Streams) -> WindowStreams:

@@ -194,6 +194,15 @@ class Learner:
         tensors |= optimizer_tensors(self.model_optimizer, "model_optimizer")
         return tensors | optimizer_tensors(self.behavior_optimizer, "behavior_optimizer")
 
+    def begin_with(self, agent: Agent) -> None:
+        """Takes over an agent's weights, for the average as well; the optimisers know nothing of them yet.
+
+        Raises:
+            CheckpointError: it is another model.
+        """
+        for module in (self.agent, self.average):
+            load_weights(module, agent.state_dict(), "weights to begin with")
+
     def restore(self, tensors: dict[str, Tensor], where: str) -> None:
         """Inverse of `state`; other tensors are left alone.
 

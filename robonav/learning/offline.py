@@ -19,11 +19,12 @@ import torch
 from robonav.config import to_mapping
 from robonav.errors import CheckpointError, ShapeError, explain
 from robonav.files import write_json_atomic
-from robonav.learning.checkpoint import RESUME_FILE
+from robonav.learning.checkpoint import RESUME_FILE, Checkpoint
 from robonav.learning.config import CollectConfig, EvaluationConfig, KickstartConfig, TrainConfig
 from robonav.learning.curriculum import CurriculumConfig
 from robonav.learning.replay import OPTIONAL, Replay, kept_replay, step_shapes
 from robonav.learning.replay_store import LAYOUT_FILE
+from robonav.learning.run_guard import interruption, sole_trainer
 from robonav.learning.runlog import RunLog
 from robonav.learning.streams import Arrays
 from robonav.learning.trainer import REPLAY_FOLDER, Trainer
@@ -78,7 +79,12 @@ def replay_folder(path: Path) -> Path | None:
 
 
 def train_offline(
-    config: TrainConfig, spec: RobotSpec, episodes: Sequence[Arrays], folder: Path, resume: bool = False
+    config: TrainConfig,
+    spec: RobotSpec,
+    episodes: Sequence[Arrays],
+    folder: Path,
+    resume: bool = False,
+    begin_with: Checkpoint | None = None,
 ) -> Trainer:
     """Trains on recorded episodes to the budget; leaves what `trainer.train` leaves in `folder`.
 
@@ -101,10 +107,17 @@ def train_offline(
             trainer.counters.env_steps = fill(trainer.replay, episodes, spec)
         return trainer
 
-    return _train(config, made, folder, resume)
+    return _train(config, made, folder, resume, begin_with)
 
 
-def train_on_replay(config: TrainConfig, spec: RobotSpec, source: Path, folder: Path, resume: bool = False) -> Trainer:
+def train_on_replay(
+    config: TrainConfig,
+    spec: RobotSpec,
+    source: Path,
+    folder: Path,
+    resume: bool = False,
+    begin_with: Checkpoint | None = None,
+) -> Trainer:
     """Trains on what another run keeps on disk, its experts' labels included; the files of that run are only read.
 
     So models can be compared that saw the same: `general` and its controls, say. A run that still trains overwrites
@@ -116,6 +129,7 @@ def train_on_replay(config: TrainConfig, spec: RobotSpec, source: Path, folder: 
         source: folder with the replay, see `replay_folder`.
         folder: of the new run.
         resume: continues the run in `folder`.
+        begin_with: trained weights to begin with instead of new ones.
 
     Raises:
         CheckpointError: the replay is of other sensors, or damaged; `folder` holds a run already and `resume` is off.
@@ -132,7 +146,7 @@ def train_on_replay(config: TrainConfig, spec: RobotSpec, source: Path, folder: 
         trainer.counters.env_steps, trainer.scenes = len(replay), _scenes_of(source)
         return trainer
 
-    return _train(config, made, folder, resume)
+    return _train(config, made, folder, resume, begin_with)
 
 
 def _scenes_of(source: Path) -> Sequence[str]:
@@ -144,17 +158,23 @@ def _scenes_of(source: Path) -> Sequence[str]:
         return ()
 
 
-def _train(config: TrainConfig, made: Callable[[], Trainer], folder: Path, resume: bool) -> Trainer:
+def _train(
+    config: TrainConfig, made: Callable[[], Trainer], folder: Path, resume: bool, begin_with: Checkpoint | None
+) -> Trainer:
     """A trainer whose replay is there, trained to the budget."""
     if not resume and (folder / RESUME_FILE).exists():
         raise CheckpointError(f"{folder}: holds a run already; add --resume to continue it or choose another --out")
     torch.set_num_threads(config.threads)
-    trainer = made()
-    if resume:
-        trainer.restore(folder)
-    write_json_atomic(folder / "config.json", to_mapping(config))
-    with RunLog(folder, config, trainer.counters) as log:
-        _loop(trainer, folder, log)
+    with sole_trainer(folder), interruption() as noted:
+        trainer = made()
+        trainer.interruption = noted
+        if resume:
+            trainer.restore(folder)
+        elif begin_with is not None:
+            trainer.begin_with(begin_with)
+        write_json_atomic(folder / "config.json", to_mapping(config))
+        with RunLog(folder, config, trainer.counters) as log:
+            _loop(trainer, folder, log)
     return trainer
 
 
@@ -166,7 +186,8 @@ def _loop(trainer: Trainer, folder: Path, log: RunLog) -> None:
         scalars = [trainer.safe_update(folder) for _ in range(config.updates_per_iteration)]
         counters.iteration += 1
         counters.elapsed_s = time.monotonic() - begin
-        last = counters.updates >= config.updates or 0 < config.max_minutes * 60 <= counters.elapsed_s
+        out_of_time = 0 < config.max_minutes * 60 <= counters.elapsed_s
+        last = counters.updates >= config.updates or out_of_time or trainer.interruption.wanted
         log.iteration(counters, scalars, last)
         if last or counters.updates % config.checkpoint_every == 0:
             trainer.save(folder)

@@ -64,12 +64,20 @@ class Streams(Protocol):
         """Frees what the worlds hold."""
 
 
+class WindowActions(NamedTuple):
+    """What the window would do in n worlds."""
+
+    actions: NDArray[np.float32]  # (n, 3) normalised
+    known: NDArray[np.bool_]  # (n,) where there is one
+    regret_m: NDArray[np.float32]  # (n,) metres of progress by which the action asked about is worse
+
+
 @runtime_checkable
 class WindowStreams(Protocol):
     """Worlds that know, all at once and compiled, what the local planner's window of commands would choose in each."""
 
-    def window_actions(self, count: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """(n, 3) normalised actions for the observations of now, and (n,) where there is one: in the first `count`."""
+    def window_actions(self, count: int, asked: NDArray[np.floating] | None = None) -> WindowActions:
+        """For the observations of now, in the first `count` worlds; with the regret of actions (n, 3) if asked."""
 
 
 StreamsFactory = Callable[[int, int], Streams]

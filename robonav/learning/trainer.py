@@ -6,7 +6,7 @@ import errno
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,6 +22,7 @@ from robonav.learning.checkpoint import (
     BEST_FILE,
     RESUME_FILE,
     WEIGHTS_FILE,
+    Checkpoint,
     load_metadata,
     load_tensors,
     save_agent,
@@ -38,6 +39,7 @@ from robonav.learning.learner import Learner, NotFiniteError
 from robonav.learning.ranks import ALONE, Ranks, joined_ranks
 from robonav.learning.replay import Replay
 from robonav.learning.replay_events import COLLISION, NEAR_MISS
+from robonav.learning.run_guard import Interruption, interruption, sole_trainer
 from robonav.learning.runlog import RunLog, mean
 from robonav.learning.streams import Arrays, StreamsFactory
 from robonav.planning.situation import SituationConfig
@@ -79,8 +81,12 @@ class Trainer:
         self.replay = own_replay(config, spec, folder, ranks) if replay is None else replay
         self.counters = Counters(episodes=[0] * config.streams)
         self.last_batch: Arrays = {}
+        self.interruption = Interruption()
+        """Whether a signal asked the run to end before its budget was spent."""
         self.scenes: Sequence[str] = config.collect.scenes
         """What the steps are from, for the checkpoint's record."""
+        self.began_with: dict[str, Any] = {}
+        """Budget of the run whose weights this one began with, if not with new ones."""
 
     def update(self) -> dict[str, float]:
         """World model on a replayed batch, then actor and critic on dreams that start in it. Returns scalars.
@@ -128,6 +134,16 @@ class Trainer:
 
     # -- checkpoints ---------------------------------------------------------------------------------------------
 
+    def begin_with(self, checkpoint: Checkpoint) -> None:
+        """Takes over trained weights, before the first update; everything else begins anew.
+
+        Raises:
+            CheckpointError: they are of another model.
+        """
+        self.learner.begin_with(checkpoint.agent)
+        kept = ("updates", "env_steps", "minutes", "seed", "began_with")
+        self.began_with = {key: checkpoint.info[key] for key in kept if checkpoint.info.get(key)}
+
     def save(self, folder: Path) -> None:
         """Writes the averaged weights and the training state, each whole or not at all.
 
@@ -142,6 +158,7 @@ class Trainer:
             "config": to_mapping(self.config),
             "counters": c.mapping(),
             "numpy_rng": self.rng.bit_generator.state,
+            "began_with": self.began_with,
         }
         if not ranks.leads:
             own = _rank_file(folder, ranks.rank, c.updates)
@@ -162,6 +179,7 @@ class Trainer:
             "env_steps": c.env_steps,
             "minutes": round(c.elapsed_s / 60, 2),
             "seed": self.config.seed,
+            "began_with": self.began_with,
             "success_greedy": mean(c.greedy),
             "scenes": list(self.scenes),
             "situation": to_mapping(SituationConfig()),
@@ -185,6 +203,7 @@ class Trainer:
             tensors, metadata = load_tensors(_rank_file(folder, self.ranks.rank, updates))
         self.replay.restore({k: v.numpy() for k, v in tensors.items() if k.startswith("replay.")})
         self.counters = Counters.of(metadata["counters"])
+        self.began_with = metadata.get("began_with", {})
         self.rng.bit_generator.state = metadata["numpy_rng"]
         set_random_state(tensors, self.learner.device)
         if self.ranks.leads and _updates_of(folder / WEIGHTS_FILE) != self.counters.updates:
@@ -262,6 +281,7 @@ def train(
     pool_factory: PoolFactory | None = None,
     expert: ExpertFactory | None = None,
     evaluation: StreamsFactory | None = None,
+    begin_with: Checkpoint | None = None,
 ) -> Trainer:
     """Runs training to its budget and leaves config, checkpoints, ``progress.csv`` and TensorBoard events in `folder`.
 
@@ -274,23 +294,35 @@ def train(
         pool_factory: by default processes, or none for collect.workers = 0.
         expert: makes the expert of the kickstart.
         evaluation: makes the worlds of the development scenes; by default as `factory` does.
+        begin_with: trained weights to begin with instead of new ones; a resumed run has them already.
+
+    SIGINT or SIGTERM ends it with a checkpoint after the iteration at work, from which `resume` goes on.
 
     Raises:
-        CheckpointError: `folder` holds a run already and `resume` is off, or one that does not fit.
+        CheckpointError: `folder` holds a run already and `resume` is off, or one that does not fit, or another process
+            trains in it.
         RobonavError: a collector failed, or the disk is full; the last checkpoint stands.
     """
     torch.set_num_threads(config.threads)
     if pool_factory is None:
         pool_factory = CollectorPool if config.collect.workers else InProcessPool
-    with _full_disk(folder), joined_ranks(device_of(config.device).type == "cuda") as ranks:
+    with ExitStack() as stack:
+        stack.enter_context(_full_disk(folder))
+        ranks = stack.enter_context(joined_ranks(device_of(config.device).type == "cuda"))
+        if ranks.leads:
+            stack.enter_context(sole_trainer(folder))
+        noted = stack.enter_context(interruption())
         if not resume and (folder / RESUME_FILE).exists():
             raise CheckpointError(f"{folder}: holds a run already; add --resume to continue it or choose another --out")
         ranks.barrier()
         trainer = Trainer(config, spec, folder, ranks)
+        trainer.interruption = noted
         if resume:
             trainer.restore(folder)
         else:
             trainer.replay.clear()
+            if begin_with is not None:
+                trainer.begin_with(begin_with)
         if ranks.leads:
             for left in [path for pattern in LEFT_BEHIND for path in folder.glob(pattern)]:
                 left.unlink()  # half-written by a run that was killed
@@ -327,8 +359,8 @@ def _loop(trainer: Trainer, pool: Pool, folder: Path, log: RunLog | None, evalua
             ended = [Result(r.level, r.outcome == "success", r.greedy) for r in results]
             counters.curriculum = after(config.curriculum, counters.curriculum, ended)
         counters.elapsed_s = time.monotonic() - begin
-        out_of_time = trainer.ranks.agree(0 < config.max_minutes * 60 <= counters.elapsed_s)
-        last = out_of_time or counters.updates >= config.updates
+        out_of_time = 0 < config.max_minutes * 60 <= counters.elapsed_s
+        last = trainer.ranks.agree(out_of_time or trainer.interruption.wanted) or counters.updates >= config.updates
         if log is not None:
             log.iteration(counters, scalars, last)
         if scalars and (last or counters.updates % config.checkpoint_every == 0):
@@ -338,7 +370,7 @@ def _loop(trainer: Trainer, pool: Pool, folder: Path, log: RunLog | None, evalua
                 evaluator.checkpoint(counters.updates)
         if log is not None and evaluator is not None:
             log.scores(evaluator.scores())
-    if log is not None and evaluator is not None:
+    if log is not None and evaluator is not None and not trainer.interruption.wanted:
         log.scores(evaluator.last_scores(counters.updates))
 
 

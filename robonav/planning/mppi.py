@@ -257,6 +257,8 @@ class Noise(NamedTuple):
 def draw_noise(planner: PlannerState, config: MPPIConfig, noise_shape: tuple[int, int], constants: int) -> Noise:
     """The noise of a tick: the same for the same seed and tick.
 
+    Plans have the same noise whether somebody dreams or not, so that what differs between the two is the dreams.
+
     Args:
         planner: has both.
         config: the dials.
@@ -265,14 +267,12 @@ def draw_noise(planner: PlannerState, config: MPPIConfig, noise_shape: tuple[int
     """
     rng = np.random.default_rng((planner.seed % 2**63, planner.tick))
     c, dreams = config, noise_shape != (0, 0)
+    plans = rng.standard_normal((c.rounds, c.candidates, max(c.knots, 2), ACTION_SIZE), np.float32)
     actor = rng.standard_normal((c.own * dreams, c.horizon, ACTION_SIZE), np.float32)
     latent = rng.standard_exponential((c.horizon, 1, *noise_shape), np.float32) + np.float32(1e-20)
-    plans, choice = [], []
-    for round_ in range(c.rounds):
-        plans.append(rng.standard_normal((c.candidates, max(c.knots, 2), ACTION_SIZE), np.float32))
-        if dreams and round_ >= c.first_dreaming:
-            choice.append(rng.gumbel(size=c.pool(round_, constants)))
-    return Noise(actor, latent, np.stack(plans), tuple(choice))
+    dreamt = range(c.first_dreaming, c.rounds) if dreams else ()
+    choice = [rng.gumbel(size=c.pool(round_, constants)) for round_ in dreamt]
+    return Noise(actor, latent, plans, tuple(choice))
 
 
 def imagined_gain(dreamt: Dreams, config: MPPIConfig) -> Singles:

@@ -27,7 +27,7 @@ from sim.analytic.observe import observe
 from sim.analytic.pool import ReadyScene, ScenePool
 from sim.analytic.situation import BatchTracker, empty_policy_input
 from sim.analytic.tasks import Tasks
-from sim.analytic.window import Window
+from sim.analytic.window import Chosen, Window
 from sim.env import observation_space
 from sim.randomisation import RandomisationConfig, load_randomisation
 from sim.rewards import COLLISION, SUCCESS, TIMEOUT, RewardConfig, load_rewards
@@ -266,10 +266,13 @@ class AnalyticVectorEnv(gymnasium.vector.VectorEnv[Arrays, NDArray[np.float32], 
         )
 
     def window_commands(
-        self, window: Window | None = None, wanted: NDArray[np.bool_] | None = None
-    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """(B, 3) commands that a window, by default the one that teaches, would give now, and (B,) where there is one;
-        only for the (B,) worlds that are `wanted`, if not for all.
+        self,
+        window: Window | None = None,
+        wanted: NDArray[np.bool_] | None = None,
+        asked: NDArray[np.floating] | None = None,
+    ) -> Chosen:
+        """What a window, by default the one that teaches, would command now in the (B,) worlds that are `wanted`, if
+        not in all; and the regret of commands (B, 3) that are `asked` about.
 
         Raises:
             ConfigError: worlds that were made without map and route.
@@ -281,7 +284,7 @@ class AnalyticVectorEnv(gymnasium.vector.VectorEnv[Arrays, NDArray[np.float32], 
         known = seen["present"][:, 0] > 0
         if wanted is not None:
             known &= wanted
-        return window.commands(seen, self._raw["pose_odom_base"], self.tracker.routes, known)
+        return window.commands(seen, self._raw["pose_odom_base"], self.tracker.routes, known, asked)
 
     def readings(self) -> Arrays:
         """What was observed last, without a copy: the arrays of the observation and the sensors' readings."""

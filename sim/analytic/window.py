@@ -8,6 +8,7 @@ round the best of them. Movers that nobody sees at the moment are left out. A de
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,7 +18,16 @@ from robonav.types import RobotSpec
 from sim.analytic.bits import Array
 from sim.analytic.jit import inner, kernel
 from sim.analytic.situation import Routes
-from sim.analytic.window_prices import STEP_M, Plans, Points, RouteAhead, WindowNumbers, cheapest
+from sim.analytic.window_prices import (
+    STEP_M,
+    Plans,
+    Points,
+    RouteAhead,
+    WindowNumbers,
+    cheapest,
+    clearance_m,
+    plan_price,
+)
 
 _MIN_RANGE_M = 0.05
 Arrays = dict[str, Array]
@@ -52,25 +62,39 @@ def window_numbers(spec: RobotSpec, config: MPPIConfig) -> WindowNumbers:
     )
 
 
+class Chosen(NamedTuple):
+    """What a window would command in B worlds."""
+
+    commands: Array  # (B, 3) float32 m/s and rad/s
+    known: Array  # (B,) where there is one
+    regret_m: Array  # (B,) float32 by how much the command that was asked about is dearer; 0 where none was
+
+
 class Window:
     """Chooses commands for B worlds. Holds constants only."""
 
     def __init__(self, spec: RobotSpec, config: MPPIConfig = TEACHER) -> None:
         self.numbers = window_numbers(spec, config)
 
-    def commands(self, seen: Arrays, pose_odom_base: Array, routes: Routes, active: Array) -> tuple[Array, Array]:
-        """(B, 3) float32 commands in m/s and rad/s, and (B,) where there is one: in active worlds with a route.
+    def commands(
+        self, seen: Arrays, pose_odom_base: Array, routes: Routes, active: Array, asked: Array | None = None
+    ) -> Chosen:
+        """The commands of active worlds with a route, and what others cost beside them.
 
         Args:
             seen: scan_m (B, beams), flow_mps (B, beams, 2), twist_base (B, 3), last_command (B, 3).
             pose_odom_base: (B, 3).
             routes: of the worlds.
             active: (B,) worlds with a scan.
+            asked: (B, 3) commands whose regret is asked for: their price, kept up, less that of the window's best.
+                One between the window's samples can be cheaper than all of them: its regret is 0 then.
         """
         chosen, out = active & (routes.counts > 0), np.zeros((len(active), 3), np.float32)
         scan, flow, twist, last = (seen[name] for name in ("scan_m", "flow_mps", "twist_base", "last_command"))
-        _commands(self.numbers, scan, flow, twist, last, pose_odom_base, routes, chosen, out)
-        return out, chosen
+        wanted = np.zeros((0, 3)) if asked is None else np.ascontiguousarray(asked, np.float64)
+        regret = np.zeros(len(active), np.float32)
+        _commands(self.numbers, scan, flow, twist, last, pose_odom_base, routes, chosen, wanted, out, regret)
+        return Chosen(out, chosen, regret)
 
 
 @kernel
@@ -83,16 +107,24 @@ def _commands(
     pose: Array,
     routes: Routes,
     todo: Array,
+    asked: Array,
     out: Array,
+    regret: Array,
 ) -> None:
     for b in range(len(todo)):
         if todo[b]:
             plans = _rollouts(numbers, twist[b])
             points = _hits(numbers, scan[b], flow[b], plans)
             route = _ahead(numbers, routes.points[b], routes.counts[b], routes.progress_m[b], pose[b])
-            best = cheapest(numbers, plans, points, route, last[b])
+            here = clearance_m(numbers, points)
+            best, least = cheapest(numbers, plans, points, route, last[b], here)
             for k in range(3):
                 out[b, k] = np.float32(plans.command[best, k])
+            if len(asked):
+                other = _plans(1, len(numbers.dt_s))
+                _roll(numbers, twist[b], asked[b, 0], asked[b, 1], asked[b, 2], other, 0)
+                price = plan_price(numbers, other, 0, points, route, last[b], here)
+                regret[b] = np.float32(max(price - least, 0.0))
 
 
 @inner
@@ -122,35 +154,46 @@ def _axis(low: float, high: float, reach: float, samples: int, now: float, out: 
 
 @inner
 def _rollouts(numbers: WindowNumbers, twist: Array) -> Plans:
-    """The window's commands, each kept up: first-order lag within the accelerations."""
+    """The window's commands, each kept up."""
     most = numbers.samples.max() + 2
     axes, counts = np.empty((3, most)), np.empty(3, np.int64)
     for k in range(3):
         low, high, reach = numbers.low[k], numbers.high[k], numbers.reach[k]
         counts[k] = _axis(low, high, reach, numbers.samples[k], np.float64(twist[k]), axes[k])
-    n, steps = counts[0] * counts[1] * counts[2], len(numbers.dt_s)
-    plans = Plans(np.empty((n, 3)), np.empty((n, steps)), np.empty((n, steps)), np.empty((n, steps)))
+    n = counts[0] * counts[1] * counts[2]
+    plans = _plans(n, len(numbers.dt_s))
     for i in range(n):
         turn = i % counts[2]
         side = i // counts[2] % counts[1]
         ahead = i // (counts[2] * counts[1])
-        vx, vy, rate = axes[0, ahead], axes[1, side], axes[2, turn]
-        plans.command[i, 0], plans.command[i, 1], plans.command[i, 2] = vx, vy, rate
-        u, v, w = np.float64(twist[0]), np.float64(twist[1]), np.float64(twist[2])
-        x, y, yaw = 0.0, 0.0, 0.0
-        for t in range(steps):
-            dt = numbers.dt_s[t]
-            blend = 1.0 - math.exp(-dt / numbers.lag_s) if numbers.lag_s > 0.0 else 1.0
-            du, dv, dw = blend * (vx - u), blend * (vy - v), blend * (rate - w)
-            cut = min(1.0, numbers.acceleration[0] * dt / max(math.hypot(du, dv), 1e-6))
-            most_turn = numbers.acceleration[1] * dt
-            u, v, w = u + cut * du, v + cut * dv, w + min(max(dw, -most_turn), most_turn)
-            middle = yaw + 0.5 * w * dt
-            x += (u * math.cos(middle) - v * math.sin(middle)) * dt
-            y += (u * math.sin(middle) + v * math.cos(middle)) * dt
-            yaw += w * dt
-            plans.x[i, t], plans.y[i, t], plans.yaw[i, t] = x, y, yaw
+        _roll(numbers, twist, axes[0, ahead], axes[1, side], axes[2, turn], plans, i)
     return plans
+
+
+@inner
+def _plans(n: int, steps: int) -> Plans:
+    """Room for n plans."""
+    return Plans(np.empty((n, 3)), np.empty((n, steps)), np.empty((n, steps)), np.empty((n, steps)))
+
+
+@inner
+def _roll(numbers: WindowNumbers, twist: Array, vx: float, vy: float, rate: float, plans: Plans, i: int) -> None:
+    """Plan i: a command that is kept up, with first-order lag within the accelerations."""
+    plans.command[i, 0], plans.command[i, 1], plans.command[i, 2] = vx, vy, rate
+    u, v, w = np.float64(twist[0]), np.float64(twist[1]), np.float64(twist[2])
+    x, y, yaw = 0.0, 0.0, 0.0
+    for t in range(len(numbers.dt_s)):
+        dt = numbers.dt_s[t]
+        blend = 1.0 - math.exp(-dt / numbers.lag_s) if numbers.lag_s > 0.0 else 1.0
+        du, dv, dw = blend * (vx - u), blend * (vy - v), blend * (rate - w)
+        cut = min(1.0, numbers.acceleration[0] * dt / max(math.hypot(du, dv), 1e-6))
+        most_turn = numbers.acceleration[1] * dt
+        u, v, w = u + cut * du, v + cut * dv, w + min(max(dw, -most_turn), most_turn)
+        middle = yaw + 0.5 * w * dt
+        x += (u * math.cos(middle) - v * math.sin(middle)) * dt
+        y += (u * math.sin(middle) + v * math.cos(middle)) * dt
+        yaw += w * dt
+        plans.x[i, t], plans.y[i, t], plans.yaw[i, t] = x, y, yaw
 
 
 @inner

@@ -89,18 +89,33 @@ def _distance_m(x: float, y: float, yaw: float, half: Array, points: Array, drif
 
 
 @inner
-def cheapest(numbers: WindowNumbers, plans: Plans, points: Points, route: RouteAhead, last: Array) -> int:
-    """The plan of the least price."""
+def clearance_m(numbers: WindowNumbers, points: Points) -> float:
+    """Distance from the footprint where it is now to the nearest of the points."""
     nothing = np.empty((2, 0), np.float32)
     here = _distance_m(0.0, 0.0, 0.0, numbers.half, points.still, nothing, 0.0)
-    here = min(here, _distance_m(0.0, 0.0, 0.0, numbers.half, points.moving, nothing, 0.0))
+    return min(here, _distance_m(0.0, 0.0, 0.0, numbers.half, points.moving, nothing, 0.0))
+
+
+@inner
+def plan_price(
+    numbers: WindowNumbers, plans: Plans, i: int, points: Points, route: RouteAhead, last: Array, here: float
+) -> float:
+    """The price of one plan, where the footprint is `here` from the nearest point now."""
+    free, price = _touch_price(numbers, plans, i, points, here)
+    return price + _doubt_price(numbers, plans, i, points) + _route_price(numbers, plans, i, route, last, free)
+
+
+@inner
+def cheapest(
+    numbers: WindowNumbers, plans: Plans, points: Points, route: RouteAhead, last: Array, here: float
+) -> tuple[int, float]:
+    """The plan of the least price, and that price."""
     best, least = 0, math.inf
     for i in range(len(plans.command)):
-        free, price = _touch_price(numbers, plans, i, points, here)
-        price += _doubt_price(numbers, plans, i, points) + _route_price(numbers, plans, i, route, last, free)
+        price = plan_price(numbers, plans, i, points, route, last, here)
         if price < least:
             best, least = i, price
-    return best
+    return best, least
 
 
 @inner

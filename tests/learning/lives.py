@@ -49,3 +49,11 @@ def live_on_a_small_disk(folder: str, size: int) -> None:
     os.dup2(1, 2)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
     sys.exit(main.main(["train"]))
+
+
+def live_as_the_command(folder: str) -> None:
+    """A run without an end, told as the command tells it."""
+    from robonav.cli import train as command
+
+    trainer = run(full_config(100_000), Path(folder))
+    sys.exit(command._status(command.TrainArgs(out=Path(folder)), trainer))

@@ -16,8 +16,9 @@ from robonav.errors import ConfigError
 from robonav.learning.augment import lose_sensors
 from robonav.learning.collector import Collector, WorkerConfig
 from robonav.learning.config import CollectConfig, KickstartConfig, SensorLossConfig
+from robonav.learning.experts import Experts
 from robonav.learning.replay_events import BLOCKED_ROUTE, COLLISION, NEAR_MISS, SUCCESS
-from robonav.learning.streams import Coming, GymStreams, events_of
+from robonav.learning.streams import Coming, GymStreams, WindowActions, events_of
 from robonav.types import MODALITIES, policy_input_shapes
 from sim.env import NavigateEnv
 from sim.streams import StreamsOf, errors_of, groups_of
@@ -165,10 +166,68 @@ def test_the_window_labels_all_its_streams_at_once() -> None:
     assert chunk["labelled"][:3].all()
     assert not chunk["labelled"][3].any() and not chunk["label"][3].any()
     assert np.array_equal(chunk["action"][:3], chunk["label"][:3])
-    now, known = collector.streams.window_actions(3)  # type: ignore[attr-defined]
+    now, known, _ = collector.streams.window_actions(3)  # type: ignore[attr-defined]
     assert known.tolist() == [True, True, True, False]
     assert np.abs(now[:3] - chunk["label"][:3, -1]).max() < 1.0  # that of one step before
     assert chunk["label"][:3, :, 0].max() > 0.2
+
+
+class Regretful:
+    """A window whose regrets are known."""
+
+    def __init__(self, regret_m: list[float]) -> None:
+        self.regret_m, self.asked = np.array(regret_m, np.float32), None
+
+    def window_actions(self, count: int, asked: Any = None) -> WindowActions:
+        self.asked = asked
+        known = np.arange(len(self.regret_m)) < count
+        return WindowActions(np.full((len(known), 3), 0.5, np.float32), known, self.regret_m)
+
+
+def test_a_label_counts_by_the_regret_of_the_agents_own_choice() -> None:
+    kickstart = KickstartConfig(streams=4, policy="window", regret_m=0.5, regret_floor=0.1)
+    window = Regretful([0.0, 0.2, 3.0, 0.5, 9.0])
+    experts = Experts(kickstart, make_policy, window, 5)  # type: ignore[arg-type]
+    asked = np.full((5, 3), 0.25, np.float32)
+    labels, weights = experts.actions(5, asked)
+    assert window.asked is asked
+    assert np.allclose(weights, [0.1, 0.4, 1.0, 1.0, 0.0])
+    assert np.allclose(labels, [[0.5] * 3] * 4 + [[0.0] * 3])
+    alike = Experts(replace(kickstart, regret_m=0.0), make_policy, window, 5)  # type: ignore[arg-type]
+    assert alike.actions(5, asked)[1].tolist() == [1.0, 1.0, 1.0, 1.0, 0.0]
+    assert window.asked is None  # a price that nobody needs is not computed
+
+
+def test_the_regret_asked_for_is_that_of_the_actors_mean(monkeypatch: pytest.MonkeyPatch) -> None:
+    collect = replace(COLLECT, greedy_envs=1)
+    kickstart = KickstartConfig(streams=4, policy="window", drive=0.0, regret_m=3.0)
+    worker = WorkerConfig(0, 5, collect, AGENT, SPEC, (0,) * 4, kickstart=kickstart, expert=make_policy)
+    collector = Collector(worker, StreamsOf(collect, "a1", ("rooms",)))
+    asked, experts = [], collector.experts
+    assert experts is not None
+    actions = experts.actions
+    monkeypatch.setattr(experts, "actions", lambda n, mean: asked.append(mean) or actions(n, mean))
+    weights = {name: value.clone() for name, value in collector.agent.state_dict().items()}
+    chunk, _, _ = collector.collect(0, 6, weights)
+    assert chunk["labelled"].min() >= 0.05 and chunk["labelled"].max() <= 1.0
+    assert len(np.unique(chunk["labelled"])) > 6
+    means = np.stack(asked, axis=1)
+    assert np.allclose(means[3], chunk["action"][3])  # the greedy stream does what it means
+    assert np.abs(means[:3] - chunk["action"][:3]).min() > 0
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"regret_m": 0.2}, r"kickstart\.regret_m: expected policy = 'window'"),
+        ({"policy": "window", "regret_floor": 1.5}, r"kickstart\.regret_floor: expected a share"),
+        ({"policy": "window", "regret_m": -1.0}, "regret_m"),
+    ],
+)
+def test_mistakes_about_regret_are_one_line(wrong: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError, match=told) as error:
+        KickstartConfig(streams=1, **wrong)
+    assert "\n" not in str(error.value)
 
 
 def test_a_window_needs_worlds_that_have_one() -> None:

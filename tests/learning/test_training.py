@@ -227,3 +227,42 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_change() -> None:
         learner = trainer.learner
         learner._apply(learner.model_optimizer, torch.tensor(float("nan"), requires_grad=True), "world model", 0)
     assert all(torch.equal(a, b) for a, b in zip(before, trainer.agent.parameters(), strict=True))
+
+
+def test_a_run_begins_with_the_weights_of_another(trained: tuple[Trainer, Path], tmp_path: Path) -> None:
+    before, folder = trained
+    config = replace(tiny_config(updates=4, seed=9), behavior_start=0)
+    begun = Trainer(config, SPEC)
+    begun.begin_with(load_agent(folder))
+    average = before.average.state_dict()
+    for module in (begun.agent, begun.average):
+        assert all(torch.equal(value, average[name]) for name, value in module.state_dict().items())
+    assert begun.counters.updates == 0 and not len(begun.replay)
+    first = train(config, SPEC, CountingFactory(), tmp_path, False, InProcessPool, begin_with=load_agent(folder))
+    told = load_agent(tmp_path).info["began_with"]
+    assert told == {"updates": 4, "env_steps": before.counters.env_steps, "seed": 3} | told
+    assert not torch.equal(first.agent.state_dict()["model.to_backbone.weight"], average["model.to_backbone.weight"])
+    resumed = run(replace(config, updates=8), tmp_path, resume=True)
+    assert resumed.began_with == told
+    assert load_agent(tmp_path).info["began_with"] == told
+
+
+def test_weights_of_another_model_are_refused_in_one_line(folder: Path) -> None:
+    config = tiny_config()
+    wider = replace(config.agent, behavior=replace(config.agent.behavior, hidden=24))
+    with pytest.raises(CheckpointError, match="weights to begin with: behavior") as error:
+        Trainer(replace(config, agent=wider), SPEC).begin_with(load_agent(folder))
+    assert "\n" not in str(error.value)
+
+
+def test_the_command_refuses_weights_of_another_model(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from robonav.cli.main import main
+
+    assert main(["train", "--preset", "quick", "--init", str(folder), "--out", str(tmp_path / "new")]) == 2
+    told = capsys.readouterr().err.strip()
+    assert "\n" not in told and "agent.model." in told
+    assert main(["train", "--preset", "quick", "--init", "nowhere", "--out", str(tmp_path / "new")]) == 2
+    assert "expected a checkpoint, got no such file" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from robonav.errors import ConfigError
-from robonav.planning.mppi import PRIMITIVES, MPPIConfig, imagined_gain, initial_planner_state, plan
+from robonav.planning.mppi import PRIMITIVES, MPPIConfig, draw_noise, imagined_gain, initial_planner_state, plan
 from robonav.planning.progress import ProgressConfig
 from robonav.types import Dreams
 
@@ -198,6 +198,19 @@ def test_a_deadline_leaves_the_best_so_far(deadline_ms: float | None, rounds: in
         return np.zeros(len(actions))
 
     assert plan(None, initial_planner_state(config, 0), config, price, clock=lambda: now_s).rounds == rounds
+
+
+def test_dreams_do_not_change_the_noise_of_the_plans() -> None:
+    """What an ablation of the dreams compares is the dreams, not another throw of the dice."""
+    config = MPPIConfig(candidates=9, dreamt=5, rounds=3, dreaming_rounds=2)
+    state = initial_planner_state(config, 4)._replace(tick=7)
+    without, with_dreams = draw_noise(state, config, (0, 0), 30), draw_noise(state, config, (4, 16), 30)
+    assert np.array_equal(without.plans, with_dreams.plans)
+    assert np.std(without.plans) == pytest.approx(1.0, abs=0.2)
+    assert without.plans.shape == (3, 9, 3, 3) and without.choice == ()
+    assert len(with_dreams.choice) == 2 and with_dreams.actor.shape == (config.own, config.horizon, 3)
+    other = draw_noise(state._replace(tick=8), config, (0, 0), 30)
+    assert not np.array_equal(without.plans, other.plans)
 
 
 def test_noise_is_smooth_and_constants_are_optional() -> None:

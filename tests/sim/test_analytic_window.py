@@ -49,7 +49,7 @@ def test_the_chosen_command_is_the_planners_cheapest(robot: str, config: MPPICon
     env.reset(seed=11)
     window, checked, moved = Window(env.robot, config), 0, 0
     for step in range(40):
-        commands, there = env.window_commands(window)
+        commands, there, _ = env.window_commands(window)
         if step % 3 == 0:
             for b in np.flatnonzero(there).tolist():
                 observation = env.observation(b)
@@ -62,13 +62,34 @@ def test_the_chosen_command_is_the_planners_cheapest(robot: str, config: MPPICon
     assert checked > 80 and moved > 10
 
 
+def test_regret_is_the_price_of_what_was_asked_less_that_of_the_best() -> None:
+    config, rng = TEACHER, np.random.default_rng(8)
+    env = AnalyticVectorEnv(8, scene=["clutter", "crowd-dense"], robot="a1")
+    env.reset(seed=12)
+    window, regrets = Window(env.robot, config), []
+    for step in range(30):
+        asked = env.robot.action_to_velocity(rng.uniform([-0.2, -0.3, -1], [1, 0.3, 1], (8, 3)))
+        found = env.window_commands(window, asked=asked)
+        plain = env.window_commands(window)
+        assert np.array_equal(found.commands, plain.commands) and not plain.regret_m.any()
+        if step % 3 == 0:
+            for b in np.flatnonzero(found.known).tolist():
+                price = prices(env, b, np.stack([asked[b], found.commands[b]]), config)
+                assert found.regret_m[b] == pytest.approx(max(price[0] - price[1], 0.0), abs=5e-3)
+                regrets.append(found.regret_m[b])
+        best = env.window_commands(window, asked=found.commands)
+        assert best.regret_m[best.known].max(initial=0) < 1e-3
+        env.step(env.robot.velocity_to_action(found.commands).astype(np.float32))
+    assert len(regrets) > 60 and max(regrets) > 1.0 and min(regrets) < 0.1
+
+
 def test_without_a_scan_or_a_route_there_is_no_command() -> None:
     env = AnalyticVectorEnv(3, scene="rooms", robot="a1")
     env.reset(seed=0)
     assert env.tracker is not None
     env.readings()["present"][1, 0] = 0.0
     env.tracker.routes.counts[2] = 0
-    commands, there = env.window_commands()
+    commands, there, _ = env.window_commands()
     assert there.tolist() == [True, False, False]
     assert commands[0].any() and not commands[1:].any()
 
@@ -82,12 +103,12 @@ def test_worlds_do_not_depend_on_each_other() -> None:
         env.step(rng.uniform(-0.2, 1.0, (5, 3)).astype(np.float32))
     spec, tracker, seen = env.robot, env.tracker, env.readings()
     assert tracker is not None
-    together, there = env.window_commands()
+    together, there, _ = env.window_commands()
     assert there.all()
     for b in range(5):
         one = {name: values[b : b + 1] for name, values in seen.items()}
         routes = type(tracker.routes)(*(array[b : b + 1] for array in tracker.routes))
-        alone, _ = Window(spec).commands(one, seen["pose_odom_base"][b : b + 1], routes, np.ones(1, np.bool_))
+        alone, _, _ = Window(spec).commands(one, seen["pose_odom_base"][b : b + 1], routes, np.ones(1, np.bool_))
         assert (alone[0] == together[b]).all()
 
 
@@ -97,7 +118,7 @@ def test_it_drives_to_the_goal(scene: str) -> None:
     env.reset(seed=21)
     outcomes: dict[int, str] = {}
     for _ in range(450):
-        commands, _ = env.window_commands()
+        commands, _, _ = env.window_commands()
         *_, infos = env.step(env.robot.velocity_to_action(commands).astype(np.float32))
         for b in np.flatnonzero(infos.get("_outcome", np.zeros(16, np.bool_))).tolist():
             outcomes.setdefault(b, infos["outcome"][b])
