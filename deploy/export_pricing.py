@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from deploy.graph import Graph, Operand
 from policies.planner_layout import BODY, PlannerLayout
 from robonav.planning.field import CELLS, MOVERS
-from robonav.planning.progress import AIM_POINTS, NEAR_M, STEP_M
+from robonav.planning.progress import AIM_POINTS, NEAR_M, SLOW, STEP_M
 from robonav.planning.sweep import ESCAPE_M
 
 Array = NDArray[np.float32]
@@ -269,7 +269,11 @@ class Pricing:
         off = g.op("Where", g.op("Less", length, NEAR_M), 0.0, g.op("Acos", cosine))
         gain = g.op("Mul", g.op("Cast", nearest, to=1), STEP_M)
         gain = g.op("Sub", gain, g.op("Mul", beside, p.route_weight))
-        gain = g.reshape(g.op("Sub", gain, g.op("Mul", off, p.heading_weight)), 1, count)
+        gain = g.op("Sub", gain, g.op("Mul", off, p.heading_weight))
+        if p.turn_round_weight:
+            rest = g.op("Sub", g.slice("route_length", 0, 1, 0), g.op("Mul", g.op("Cast", nearest, to=1), STEP_M))
+            gain = g.op("Sub", gain, g.op("Mul", self._turning(off, rest), p.turn_round_weight))
+        gain = g.reshape(gain, 1, count)
         ex, ey = g.split(g.slice("route", points, points + 1, 0), [1, 1], axis=1)
         ex, ey = g.op("Sub", poses.x, ex), g.op("Sub", poses.y, ey)  # (T, K)
         near = g.op("Less", g.op("Add", g.op("Mul", ex, ex), g.op("Mul", ey, ey)), p.arrival_m**2)
@@ -279,6 +283,14 @@ class Pricing:
         arrived = g.op("Greater", g.reduce("ReduceMax", there, 0, keep=True), 0.5)
         whole = g.op("Add", g.slice("route_length", 0, 1, 0), g.op("Mul", left, self._body["ahead_mps"]))
         return g.op("Where", arrived, whole, gain)
+
+    def _turning(self, off: str, rest: str) -> str:
+        """(K, 1) what looking away from the route costs; see `robonav.planning.progress.turning_m`."""
+        g = self.g
+        full, back, rate = (g.op("Max", self._body[name], SLOW) for name in ("ahead_mps", "back_mps", "turn_radps"))
+        longer = g.op("Relu", g.op("Sub", g.op("Div", full, back), 1.0))
+        turn = g.op("Mul", g.op("Relu", g.op("Sub", off, np.pi / 2)), g.op("Div", full, rate))
+        return g.op("Min", turn, g.op("Mul", g.op("Relu", rest), longer))
 
     def _change(self, first: str) -> str:
         """(1, K) price of first commands (3, K) that differ from the last one or go sideways."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from robonav.errors import ConfigError, explain
 from robonav.mapping.tracks import TrackerConfig
-from robonav.planning.progress import ProgressConfig, change_m, progress_m, route_ahead
+from robonav.planning.progress import Pace, ProgressConfig, change_m, progress_m, route_ahead
 from robonav.planning.rollouts import footprint_distance_m, poses_under, velocities_under
 from robonav.planning.situation import Situation, SituationConfig, SituationTracker
 from robonav.planning.surroundings import Surroundings, SurroundingsTracker, points_ahead
@@ -39,6 +39,7 @@ class DwaConfig:
     clearance_decay_m: float = 0.2
     collision_weight: float = 2.0  # on touching something at once; falls to 0 at the horizon
     change_weight: float = 0.05  # per m/s, and a third of it per rad/s, that the command changes
+    turn_round_weight: float = 0.0  # of looking backwards (`robonav.planning.progress`); DWB knows no such term
     situation: SituationConfig = field(default_factory=SituationConfig)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
 
@@ -119,8 +120,11 @@ class DwaPolicy:
         last = np.maximum(free - 1, 0)
         length_m = spec.vx_max_mps * c.horizon_s + 1.0
         ahead = route_ahead(route, state.situation.progress_m, observation, length_m)
-        prices = ProgressConfig(c.route_weight, c.heading_weight, arrival_m=0.0, change_weight=c.change_weight)
-        score = progress_m(ahead, positions, yaw, free, self._time_s, spec.vx_max_mps, prices)
+        weights = c.route_weight, c.heading_weight
+        prices = ProgressConfig(
+            *weights, arrival_m=0.0, change_weight=c.change_weight, turn_round_weight=c.turn_round_weight
+        )
+        score = progress_m(ahead, positions, yaw, free, self._time_s, Pace.of(spec), prices)
         counted = np.arange(steps)[None] <= last[:, None]
         closeness = np.exp(-np.maximum(distance - c.margin_m, 0.0) / c.clearance_decay_m)
         score -= c.clearance_weight * (closeness * counted).sum(axis=1) / counted.sum(axis=1)

@@ -86,13 +86,15 @@ class OnnxPlanner:
 def _described(text: str | None) -> Any:
     """The mapping in a graph's metadata.
 
-    Graphs that do not say what they dream dream all candidates of all rounds, and count every danger.
+    Graphs that do not say what they dream dream all candidates of all rounds, and count every danger; those that do
+    not say what turning round costs charge nothing for it.
     """
     found = json.loads(text or "null")
     if isinstance(found, dict) and isinstance(found.get("config"), dict):
         config = found["config"]
         before = {"dreamt": config.get("candidates"), "dreaming_rounds": config.get("rounds"), "danger_floor": 0.0}
-        found["config"] = before | config
+        route = {"turn_round_weight": 0.0} | config.get("route", {})
+        found["config"] = before | config | {"route": route}
     return found
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from robonav.planning.field import LocalField, field_half_m, local_field
 from robonav.planning.mppi import Imagination, MPPIConfig, Plan, PlannerState, initial_planner_state, plan
-from robonav.planning.progress import RouteAhead, change_m, progress_m, route_ahead
+from robonav.planning.progress import Pace, RouteAhead, change_m, progress_m, route_ahead
 from robonav.planning.situation import Situation
 from robonav.planning.surroundings import Surroundings, SurroundingsTracker
 from robonav.planning.sweep import sweep
@@ -50,14 +50,14 @@ class LocalPlanner:
                 stopped = self.reset(state.seed)._replace(tick=state.tick + 1)
                 why = f"stop: no {next(name for name, absent in missing.items() if absent)}"
                 return Plan(stopped.plan[0], stopped.plan, 0.0, 0, 0, why, stopped)
-        route = self.route(observation, situation)
+        route, pace = self.route(observation, situation), Pace.of(spec)
 
         def price(actions: Singles) -> Singles:
             swept = sweep(actions, observation, surroundings, spec, c.sweep)
             cost = swept.cost if c.geometry else np.zeros(len(actions), np.float32)
             if route is not None:
                 free = swept.free if c.geometry else np.full(len(actions), len(swept.time_s))
-                gain = progress_m(route, swept.positions, swept.yaw_rad, free, swept.time_s, spec.vx_max_mps, c.route)
+                gain = progress_m(route, swept.positions, swept.yaw_rad, free, swept.time_s, pace, c.route)
                 cost = cost - gain + change_m(spec.action_to_velocity(actions[:, 0]), observation, c.route)
             return cost
 

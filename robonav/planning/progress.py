@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 from robonav.errors import ConfigError, explain
 from robonav.geometry import inverse_transform_points
 from robonav.planning.routes import cumulative_length_m, points_at
-from robonav.types import Observation
+from robonav.types import Observation, RobotSpec
 
 Singles = NDArray[np.float32]
 STEP_M = 0.1  # of the route's points
 AIM_POINTS = 6  # how far ahead of a plan's end the route is looked at for the heading
 NEAR_M = 0.05  # a point nearer than this has no direction
+SLOW = 1e-3  # m/s or rad/s: what cannot move one way does so this slowly
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,9 @@ class ProgressConfig:
     so that plans do not slow down before the goal; 0 switches it off."""
     change_weight: float = 0.05
     """Per m/s, and a third of it per rad/s, that the first command differs from the last one."""
+    turn_round_weight: float = 1.0
+    """Per metre that could have been driven in the time that looking backwards costs after the plan (`turning_m`).
+    Without it a robot that came out of a dead end backwards never turns: within a plan, turning gains nothing."""
     side_weight: float = 0.0
     """Per m/s of the first command sideways. Limits are a box: without this price a robot goes fastest askew."""
 
@@ -54,6 +58,29 @@ class RouteAhead(NamedTuple):
     length_m: float  # from where the robot is to the end
 
 
+class Pace(NamedTuple):
+    """How fast a robot is."""
+
+    full_mps: float  # ahead
+    back_mps: float
+    turn_radps: float
+
+    @classmethod
+    def of(cls, spec: RobotSpec) -> Pace:
+        """Of a robot at its limits."""
+        return cls(spec.vx_max_mps, -spec.vx_min_mps, spec.yaw_rate_max_radps)
+
+
+def turning_m(off_rad: NDArray[np.floating], rest_m: NDArray[np.floating], pace: Pace) -> NDArray[np.floating]:
+    """(K,) what a robot loses that looks off_rad (K,) away from a route of which rest_m (K,) are left, in metres at
+    full speed: the time to turn until the route is beside it, or by which driving the rest backwards takes longer,
+    whichever is less.
+    """
+    turn_s = np.maximum(off_rad - np.pi / 2, 0.0) / max(pace.turn_radps, SLOW)
+    longer_s = max(1.0 / max(pace.back_mps, SLOW) - 1.0 / max(pace.full_mps, SLOW), 0.0) * rest_m
+    return pace.full_mps * np.minimum(turn_s, longer_s)
+
+
 def route_ahead(
     route_odom_m: NDArray[np.floating], progress_m: float, observation: Observation, length_m: float
 ) -> RouteAhead:
@@ -71,7 +98,7 @@ def progress_m(
     yaw_rad: Singles,
     free: NDArray[np.int64],
     time_s: NDArray[np.floating],
-    full_mps: float,
+    pace: Pace,
     config: ProgressConfig,
 ) -> Singles:
     """(K,) progress of plans along the route, less the prices of being beside it and of looking away from it.
@@ -82,7 +109,7 @@ def progress_m(
         yaw_rad: (K, T).
         free: (K,) steps before the first touch; what comes after does not count.
         time_s: (T,) ends of the steps.
-        full_mps: speed at which time that is left at the goal counts.
+        pace: at full speed counts time that is left at the goal.
         config: prices.
     """
     rows, last = np.arange(len(positions)), np.maximum(free - 1, 0)
@@ -93,9 +120,12 @@ def progress_m(
     aim = line[np.minimum(nearest + AIM_POINTS, len(line) - 1)] - ends
     off = np.where(np.abs(aim) < NEAR_M, 0.0, np.abs(np.angle(aim * np.exp(-1j * yaw))))
     gain = STEP_M * nearest - config.route_weight * beside[rows, nearest] - config.heading_weight * off
+    if config.turn_round_weight:
+        rest = np.maximum(route.length_m - STEP_M * nearest, 0.0)
+        gain = gain - config.turn_round_weight * turning_m(off, rest, pace)
     there = (np.abs(positions - np.complex64(route.end)) < config.arrival_m) & (np.arange(len(time_s)) < free[:, None])
     left_s = time_s[-1] - time_s[there.argmax(axis=1)]
-    return np.asarray(np.where(there.any(axis=1), route.length_m + full_mps * left_s, gain), np.float32)
+    return np.asarray(np.where(there.any(axis=1), route.length_m + pace.full_mps * left_s, gain), np.float32)
 
 
 def change_m(commands: NDArray[np.floating], observation: Observation, config: ProgressConfig) -> Singles:

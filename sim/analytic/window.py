@@ -58,7 +58,9 @@ def window_numbers(spec: RobotSpec, config: MPPIConfig) -> WindowNumbers:
         beams=np.stack([np.cos(angles), np.sin(angles)], -1).astype(np.float32),
         dt_s=np.concatenate([np.full(c.horizon, spec.dt_s), np.full(tail, c.sweep.tail_step_s)]),
         sweep=np.array([*prices, s.stop_weight, s.turn_weight, s.doubt_s, s.forbidden]),
-        route=np.array([p.route_weight, p.heading_weight, p.arrival_m, p.change_weight, p.side_weight]),
+        route=np.array(
+            [p.route_weight, p.heading_weight, p.arrival_m, p.change_weight, p.side_weight, p.turn_round_weight]
+        ),
     )
 
 

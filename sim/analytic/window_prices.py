@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import njit
 
+from robonav.planning.progress import SLOW
 from sim.analytic.bits import Array
 from sim.analytic.jit import inner
 
@@ -37,7 +38,7 @@ class WindowNumbers(NamedTuple):
     beams: Array  # (n, 2) float32 directions
     dt_s: Array  # (T,) of the plan's steps and its tail
     sweep: Array  # collision, clearance, decay m, margin m, growth m/s, stop, turn, doubt s, forbidden
-    route: Array  # beside, heading, arrival m, change, side
+    route: Array  # beside, heading, arrival m, change, side, turning round
 
 
 class Points(NamedTuple):
@@ -183,7 +184,7 @@ def _doubt_price(numbers: WindowNumbers, plans: Plans, i: int, points: Points) -
 @inner
 def _route_price(numbers: WindowNumbers, plans: Plans, i: int, route: RouteAhead, last: Array, free: int) -> float:
     """Less progress along the route, and the price of a change of command; see `robonav.planning.progress`."""
-    beside_weight, heading_weight, arrival_m, change_weight, side_weight = numbers.route
+    beside_weight, heading_weight, arrival_m, change_weight, side_weight, round_weight = numbers.route
     vx, vy, rate = plans.command[i]
     change = math.hypot(vx - np.float64(last[0]), vy - np.float64(last[1])) + abs(rate - np.float64(last[2])) / 3
     price = change_weight * change + side_weight * abs(vy)
@@ -205,6 +206,11 @@ def _route_price(numbers: WindowNumbers, plans: Plans, i: int, route: RouteAhead
     if math.hypot(dx, dy) >= 0.05:
         off = _turn(math.atan2(dy, dx) - yaw)
     gain = STEP_M * nearest - beside_weight * math.sqrt(beside) - heading_weight * off
+    if round_weight > 0.0:
+        full, back, rate = max(numbers.high[0], SLOW), max(-numbers.low[0], SLOW), max(numbers.high[2], SLOW)
+        rest = max(route.length_m - STEP_M * nearest, 0.0)
+        longer = max(full / back - 1.0, 0.0) * rest
+        gain -= round_weight * min(full * max(off - math.pi / 2, 0.0) / rate, longer)
     return price - gain
 
 

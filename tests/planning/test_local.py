@@ -21,15 +21,17 @@ ALONE = MPPIConfig(imagination=False, samples=(5, 3, 7))
 WALLS = room(-2, -4, 8, 4)
 
 
-def drive(a1: RobotSpec, config: MPPIConfig, movers: Any, ticks: int) -> tuple[np.ndarray, np.ndarray]:
+def drive(
+    a1: RobotSpec, config: MPPIConfig, movers: Any, ticks: int, yaw_rad: float = 0.0, walls: Any = WALLS
+) -> tuple[np.ndarray, np.ndarray]:
     """(ticks, 3) poses, and (ticks,) distances from the movers, of a drive from (0, 0) to (6, 0)."""
     tracker, tracked, planner = SituationTracker(a1), SurroundingsTracker(a1), LocalPlanner(a1, config)
     situation, surroundings, state = tracker.reset(), tracked.reset(), planner.reset(0)
-    pose, twist, command = np.zeros(3), np.zeros(3), np.zeros(3)
+    pose, twist, command = np.array([0.0, 0.0, yaw_rad]), np.zeros(3), np.zeros(3)
     poses, clear_m = [], []
     for tick in range(ticks):
         circles = movers(tick)
-        seen = observe(pose, (6, 0), cast(pose, a1.lidar, WALLS, circles), tick * 10**8, twist)
+        seen = observe(pose, (6, 0), cast(pose, a1.lidar, walls, circles), tick * 10**8, twist)
         seen = replace(seen, last_command=command.astype(np.float32))
         situation, surroundings = tracker.update(situation, seen), tracked.update(surroundings, seen)
         found = planner.plan(state, seen, situation, surroundings)
@@ -50,6 +52,18 @@ def test_it_drives_to_the_goal_at_full_speed_where_nothing_stands(a1: RobotSpec)
     assert np.abs(poses[-1, :2] - [6.0, 0.0]).max() < 0.5
     assert int(np.argmax(poses[:, 0] > 5.5)) * a1.dt_s < 5.5 / a1.vx_max_mps + 1.0
     assert np.abs(poses[:, 1]).max() < 0.3
+
+
+def test_a_robot_that_looks_backwards_turns_round_before_a_long_way(a1: RobotSpec) -> None:
+    """Within its plan's 2 s turning gains nothing: between walls it would drive all the way backwards."""
+    between = room(-1, -0.5, 8, 0.5)
+    poses, _ = drive(a1, ALONE, lambda _: NO_CIRCLES, 95, np.pi, between)
+    assert np.cos(poses[40, 2]) > 0.9
+    assert poses[-1, 0] > 5.5
+    without = replace(ALONE, route=ProgressConfig(turn_round_weight=0.0))
+    slow, _ = drive(a1, without, lambda _: NO_CIRCLES, 95, np.pi, between)
+    assert np.cos(slow[60, 2]) < -0.5
+    assert slow[-1, 0] < poses[-1, 0] - 1.0
 
 
 def test_it_lets_somebody_who_crosses_pass_without_touching_him(a1: RobotSpec) -> None:

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from robonav.planning.mppi import MPPIConfig
-from robonav.planning.progress import change_m, progress_m, route_ahead
+from robonav.planning.progress import Pace, change_m, progress_m, route_ahead
 from robonav.planning.surroundings import Surroundings
 from robonav.planning.sweep import sweep
 from robonav.planning.window import reachable_commands
@@ -38,7 +38,7 @@ def prices(env: AnalyticVectorEnv, b: int, commands: NDArray[np.floating], confi
     swept = sweep(plans, observation, around, spec, config.sweep)
     length_m = spec.vx_max_mps * (config.horizon * spec.dt_s + config.sweep.tail_s) + 1.0
     route = route_ahead(tracker.route(b), float(tracker.routes.progress_m[b]), observation, length_m)
-    gain = progress_m(route, swept.positions, swept.yaw_rad, swept.free, swept.time_s, spec.vx_max_mps, config.route)
+    gain = progress_m(route, swept.positions, swept.yaw_rad, swept.free, swept.time_s, Pace.of(spec), config.route)
     return swept.cost - gain + change_m(spec.action_to_velocity(actions), observation, config.route)
 
 
