@@ -32,9 +32,12 @@ from sim.analytic.window_prices import (
 _MIN_RANGE_M = 0.05
 Arrays = dict[str, Array]
 
-TEACHER = MPPIConfig(samples=(7, 1, 13), route=ProgressConfig(heading_weight=0.3, change_weight=0.1))
+TEACHER = MPPIConfig(
+    samples=(7, 1, 13), route=ProgressConfig(heading_weight=0.3, change_weight=0.1, turn_round_weight=0.0)
+)
 """Prices and samples of an expert that is easy to imitate. With the planner's own, which go fastest askew, left and
-right are equally good wherever the robot starts from rest, and the mean of the two is neither."""
+right are equally good wherever the robot starts from rest, and the mean of the two is neither; to turn round on the
+spot as well."""
 
 
 def window_numbers(spec: RobotSpec, config: MPPIConfig) -> WindowNumbers:
