@@ -78,6 +78,8 @@ def main(argv: list[str]) -> int:
     )
     if os.environ.get("RANK", "0") != "0":  # under torchrun the first process speaks for all
         return 0
+    if status := _ended_early(args, trainer):
+        return status
     _draw(args.out)
     c = trainer.counters
     success = f"{sum(c.greedy) / len(c.greedy):.2f}" if c.greedy else "no episode yet"
@@ -85,14 +87,15 @@ def main(argv: list[str]) -> int:
         f"trained {c.updates} updates on {c.env_steps} steps in {c.elapsed_s / 60:.1f} min; "
         f"success of the last {len(c.greedy)} greedy episodes: {success}; checkpoint: {args.out}/checkpoint.safetensors"
     )
-    return _status(args, trainer)
+    return 0
 
 
-def _status(args: TrainArgs, trainer: Trainer) -> int:
-    """The exit status: 0, or what tells of the signal that ended the run early."""
-    asked = trainer.interruption
+def _ended_early(args: TrainArgs, trainer: Trainer) -> int:
+    """The exit status that tells of the signal that ended the run, after a word about how to go on; 0 without one."""
+    asked, updates = trainer.interruption, trainer.counters.updates
     if asked.wanted:
-        print(f"robonav: ended by {asked.name}; --resume --out {args.out} goes on", file=sys.stderr)
+        do = f"--resume --out {args.out} goes on" if updates else "nothing was learnt yet"
+        print(f"robonav: ended by {asked.name} after {updates} updates; {do}", file=sys.stderr)
     return asked.status
 
 
@@ -128,13 +131,15 @@ def _train_offline(args: TrainArgs, spec: RobotSpec, begin_with: Checkpoint | No
 
 
 def _said_offline(args: TrainArgs, trainer: Trainer, what: str) -> int:
+    if status := _ended_early(args, trainer):
+        return status
     _draw(args.out)
     c = trainer.counters
     print(
         f"trained {c.updates} updates on {c.env_steps} {what} in {c.elapsed_s / 60:.1f} min; "
         f"checkpoint: {args.out}/checkpoint.safetensors"
     )
-    return _status(args, trainer)
+    return 0
 
 
 def _known_scenes(config: TrainConfig) -> tuple[str, ...]:

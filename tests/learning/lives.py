@@ -56,4 +56,4 @@ def live_as_the_command(folder: str) -> None:
     from robonav.cli import train as command
 
     trainer = run(full_config(100_000), Path(folder))
-    sys.exit(command._status(command.TrainArgs(out=Path(folder)), trainer))
+    sys.exit(command._ended_early(command.TrainArgs(out=Path(folder)), trainer))

@@ -35,6 +35,15 @@ def test_a_control_differs_in_its_memory_alone_and_is_as_large(name: str) -> Non
     assert parameters(control) == pytest.approx(parameters(general), rel=0.03)
 
 
+def test_what_goes_on_from_general_has_its_model_and_acts_from_the_first_step() -> None:
+    general, people = preset("general"), preset("general-people")
+    assert people.agent == general.agent
+    assert people.behavior_start == 0
+    assert people.kickstart.regret_m > 0 and people.kickstart.policy == "window"
+    assert set(people.collect.scenes) == set(general.collect.scenes)
+    assert people.collect.robots == general.collect.robots
+
+
 def test_the_lidar_preset_reads_no_map_and_has_less_than_half_the_parameters() -> None:
     general, lidar = preset("general"), preset("lidar")
     spec = load_robot(lidar.robot)

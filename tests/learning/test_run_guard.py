@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -136,7 +137,22 @@ def test_the_command_ends_by_sigterm_with_a_checkpoint_and_says_how_to_go_on(tmp
     process.send_signal(signal.SIGTERM)
     _, told = process.communicate(timeout=120)
     assert process.returncode == 128 + signal.SIGTERM, told
-    assert told.splitlines()[-1] == f"robonav: ended by SIGTERM; --resume --out {tmp_path} goes on"
-    assert "Traceback" not in told
     at = load_agent(tmp_path).info["updates"]
     assert 0 < at < 100_000
+    expected = f"robonav: ended by SIGTERM after {at} updates; --resume --out {tmp_path} goes on"
+    assert told.splitlines()[-1] == expected
+    assert "Traceback" not in told
+
+
+def test_a_run_that_ends_before_its_first_update_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from robonav.cli.train import TrainArgs, _ended_early
+
+    class AtOnce(Terminating):
+        chunks = 4
+
+    config = full_config(200)
+    config = replace(config, collect=replace(config.collect, prefill=1000))
+    ended = train(config, SPEC, CountingFactory(), tmp_path, False, AtOnce, counting_expert)
+    assert ended.counters.updates == 0 and not (tmp_path / RESUME_FILE).exists()
+    assert _ended_early(TrainArgs(out=tmp_path), ended) == 128 + signal.SIGTERM
+    assert capsys.readouterr().err.endswith("ended by SIGTERM after 0 updates; nothing was learnt yet\n")
