@@ -56,7 +56,9 @@ class Pricing:
         self._field = g.reshape("field", 1, 1, CELLS, CELLS)
         sx, sy, self._spot_radius = (g.reshape(part, -1) for part in g.split("spots", [1, 1, 1], axis=1))
         self._spots = self._spot_matrix(sx, sy)
-        self._movers = [g.reshape(part, 1, MOVERS, 1) for part in g.split("movers", [1] * 5, axis=1)]
+        numbers = layout.mover_numbers
+        parts = [g.reshape(part, 1, MOVERS, 1) for part in g.split("movers", [1] * numbers, axis=1)]
+        self._movers, self._until_s = parts[:5], parts[5:]  # the last one only where walls count
         self._here_m = self._here()
 
     def price(self, actions: str, count: int) -> str:
@@ -136,7 +138,8 @@ class Pricing:
         g = self.g
         x, y, vx, vy, radius = self._movers
         time = self._time_s.astype(np.float32)[:, None, None]
-        centre = (g.op("Add", x, g.op("Mul", vx, time)), g.op("Add", y, g.op("Mul", vy, time)))  # (T, M, 1)
+        carried: Operand = g.op("Min", time, *self._until_s) if self._until_s else time
+        centre = (g.op("Add", x, g.op("Mul", vx, carried)), g.op("Add", y, g.op("Mul", vy, carried)))  # (T, M, 1)
         grown = g.op("Add", radius, self.c.sweep.growth_mps * time)
         near = self._to_movers(poses, centre, grown, count, self._steps, MOVERS)
         return g.op("Min", self._to_field(poses, count, self._steps), near)

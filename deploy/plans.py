@@ -22,7 +22,7 @@ from policies.onnx_planner import OnnxPlanner
 from policies.onnx_step import OnnxStep
 from policies.planner_layout import Feeds, PlannerLayout, Seen
 from robonav.errors import BundleError, explain
-from robonav.planning.field import LocalField, distance_grid
+from robonav.planning.field import LocalField, distance_grid, no_movers
 from robonav.planning.mppi import PlannerState
 from robonav.types import RobotSpec
 
@@ -37,7 +37,7 @@ class PlansRecording(NamedTuple):
     last_command: Singles  # (T, 3)
     standing: Singles  # (T, P, 2) points, NaN where there are fewer
     half_m: Singles  # (T,)
-    movers: Singles  # (T, MOVERS, 5)
+    movers: Singles  # (T, MOVERS, 6), or 5 numbers of planners that know no walls
     route: Singles  # (T, N + 1, 2)
     route_length: Singles  # (T, 2)
     seed: NDArray[np.int64]  # (T,)
@@ -85,7 +85,9 @@ def recorded_feeds(
         standing = standing[np.isfinite(standing[:, 0])]
         points = (standing[:, 0] + 1j * standing[:, 1]).astype(np.complex64)
         half_m = float(recording.half_m[t])
-        local = LocalField(distance_grid(points, half_m), half_m, recording.movers[t], points)
+        movers = no_movers()
+        movers[:, : recording.movers.shape[-1]] = recording.movers[t]
+        local = LocalField(distance_grid(points, half_m), half_m, movers, points)
         known = recording.twist[t], recording.last_command[t], local, recording.route[t], recording.route_length[t]
         seen, state = Seen(*known), PlannerState(recording.before[t], int(recording.seed[t]), int(recording.tick[t]))
         yield recording.before[t], layout.feeds(seen, layout.noise(state, spec, seen.twist), spec)

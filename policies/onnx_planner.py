@@ -87,14 +87,15 @@ def _described(text: str | None) -> Any:
     """The mapping in a graph's metadata.
 
     Graphs that do not say what they dream dream all candidates of all rounds, and count every danger; those that do
-    not say what turning round costs charge nothing for it.
+    not say what turning round costs charge nothing for it, and in those that know no walls people walk through them.
     """
     found = json.loads(text or "null")
     if isinstance(found, dict) and isinstance(found.get("config"), dict):
         config = found["config"]
         before = {"dreamt": config.get("candidates"), "dreaming_rounds": config.get("rounds"), "danger_floor": 0.0}
         route = {"turn_round_weight": 0.0} | config.get("route", {})
-        found["config"] = before | config | {"route": route}
+        sweep = {"walls": False} | config.get("sweep", {})
+        found["config"] = before | config | {"route": route, "sweep": sweep}
     return found
 
 

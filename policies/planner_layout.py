@@ -81,6 +81,11 @@ class PlannerLayout:
         """How long a plan is swept."""
         return self.config.horizon * self.dt_s + self.config.sweep.tail_s
 
+    @property
+    def mover_numbers(self) -> int:
+        """Numbers of a mover: how long nothing stands in his way is the last one, where that counts."""
+        return 6 if self.config.sweep.walls else 5
+
     def inputs(self) -> dict[str, tuple[int, ...]]:
         """Names and shapes besides the policy's state and the last plan."""
         c = self.config
@@ -91,7 +96,7 @@ class PlannerLayout:
             "body": (len(BODY),),
             "spots": (7, 3),
             "field": (CELLS, CELLS),
-            "movers": (MOVERS, 5),
+            "movers": (MOVERS, self.mover_numbers),
             "route": (self.route_points + 1, 2),
             "route_length": (2,),
             **known,
@@ -126,7 +131,7 @@ class PlannerLayout:
             "body": body_of(spec, self.config, seen.local.half_m),
             "spots": footprint_spots(spec),
             "field": seen.local.distance_m,
-            "movers": seen.local.movers,
+            "movers": seen.local.movers[:, : self.mover_numbers],
             "route": seen.route,
             "route_length": seen.route_length,
             **(known if self.constants else {}),

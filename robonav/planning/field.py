@@ -14,13 +14,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from robonav.planning.surroundings import Surroundings
+from robonav.planning.surroundings import Surroundings, blocked_s
 from robonav.types import RobotSpec
 
 Singles = NDArray[np.float32]
 CELLS = 128
 MOVERS = 8  # further ones, the most distant first, stand still
 FAR_M = 1e3  # where discs are that are none
+LONG_S = 1e3  # for which nothing stands in somebody's way
 NOTHING_M = 20.0  # distance where nothing stands
 _CORNER = 0.25  # radius of a corner's spot over that of the discs
 
@@ -30,7 +31,7 @@ class LocalField(NamedTuple):
 
     distance_m: Singles  # (CELLS, CELLS) rows along y, columns along x
     half_m: float  # from the base to the centres of the outermost cells
-    movers: Singles  # (MOVERS, 5) x, y m, velocity x, y m/s, radius m
+    movers: Singles  # (MOVERS, 6) x, y m, velocity x, y m/s, radius m, seconds until something stands in the way
     standing: NDArray[np.complex64]  # (P,) x + iy m, that the grid was made of
 
 
@@ -51,13 +52,21 @@ def local_field(
     centre = (tracks.position_m[chosen, 0] + 1j * tracks.position_m[chosen, 1] - complex(x, y)) * turn
     velocity = (tracks.velocity_mps[chosen, 0] + 1j * tracks.velocity_mps[chosen, 1]) * turn
     nearest = np.argsort(np.abs(centre), kind="stable")[:MOVERS]
-    movers = np.zeros((MOVERS, 5), np.float32)
-    movers[:, 0] = FAR_M
     chosen, centre, velocity = chosen[nearest], centre[nearest], velocity[nearest]
-    rows = (centre.real, centre.imag, velocity.real, velocity.imag, tracks.radius_m[chosen])
-    movers[: len(chosen)] = np.stack(rows, axis=1)
     standing = _standing(surroundings, velocity, complex(x, y), turn)
+    until = np.minimum(blocked_s(standing, centre, velocity), LONG_S)
+    movers = no_movers()
+    movers[: len(chosen)] = np.stack([*_parts(centre), *_parts(velocity), tracks.radius_m[chosen], until], axis=1)
     return LocalField(distance_grid(standing, half_m), half_m, movers, standing)
+
+
+def no_movers() -> Singles:
+    """(MOVERS, 6) of nobody."""
+    return np.tile(np.array([FAR_M, 0.0, 0.0, 0.0, 0.0, LONG_S], np.float32), (MOVERS, 1))
+
+
+def _parts(points: NDArray[np.complexfloating]) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+    return points.real, points.imag
 
 
 def field_half_m(spec: RobotSpec, seconds: float, beyond_m: float) -> float:

@@ -6,7 +6,7 @@ and a mover that is hidden behind something else is a ring of points for as long
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,8 @@ from robonav.types import Observation, RobotSpec
 
 _RING = np.exp(2j * np.pi * np.arange(8) / 8)
 Complexes = NDArray[np.complex128]
+BODY_M = 0.22  # half the width that somebody who walks needs
+_OWN_M = 0.15  # what is nearer to his middle than this may be himself
 
 
 class Surroundings(NamedTuple):
@@ -78,25 +80,61 @@ class SurroundingsTracker:
         return Surroundings(points, velocity, tracks)
 
 
-def still_and_moving(
-    surroundings: Surroundings, pose_odom_base: NDArray[np.floating], time_s: NDArray[np.floating], reach_m: float
-) -> tuple[NDArray[np.complex64], NDArray[np.complex64]]:
-    """(P,) points that stand still, and (T, M) that keep their velocity, in the base frame at times (T,) from now.
+def blocked_s(still: NDArray[Any], centre: NDArray[Any], velocity: NDArray[Any]) -> NDArray[np.float64]:
+    """(M,) seconds until bodies at centres (M,) with velocities (M,) come upon points (P,) that stand still.
 
-    Those that cannot come within `reach_m` of the base are left out. Before the first scan there are none.
+    All are x + iy in one frame. Infinite where nothing is in the way. Nobody walks through a wall: what comes after
+    that time is not known, but it is not that.
+    """
+    speed = np.abs(velocity)
+    along = np.conj(velocity / np.maximum(speed, 1e-9))
+    relative = (still[None] - centre[:, None]) * along[:, None]  # (M, P)
+    beside = np.abs(relative.imag)
+    reach = relative.real - np.sqrt(np.maximum(BODY_M**2 - beside**2, 0.0))
+    away = np.where((relative.real > _OWN_M) & (beside < BODY_M), reach, np.inf).min(axis=1, initial=np.inf)
+    return np.asarray(np.maximum(away, 0.0) / np.maximum(speed, 1e-9), np.float64)
+
+
+class Carried(NamedTuple):
+    """What is round the robot in the base frame, x + iy m."""
+
+    still: NDArray[np.complex64]  # (P,)
+    now: NDArray[np.complex64]  # (M,) of what moves
+    ahead: NDArray[np.complex64]  # (T, M) carried forward
+    velocity: NDArray[np.complex64]  # (M,) m/s
+
+
+def still_and_moving(
+    surroundings: Surroundings,
+    pose_odom_base: NDArray[np.floating],
+    time_s: NDArray[np.floating],
+    reach_m: float,
+    walls: bool = False,
+) -> Carried:
+    """Points that stand still, and those that keep their velocity, in the base frame, these at times (T,) from now.
+
+    With `walls` those that move together stop at what stands in their way. Those that cannot come within `reach_m` of
+    the base are left out. Before the first scan there are none.
     """
     time_s = np.asarray(time_s, np.float64)
     if surroundings.points_m is None:
-        return np.zeros(0, np.complex64), np.zeros((len(time_s), 0), np.complex64)
+        none = np.zeros(0, np.complex64)
+        return Carried(none, none, np.zeros((len(time_s), 0), np.complex64), none)
     x, y, yaw = (float(v) for v in pose_odom_base)
     turn = np.exp(-1j * yaw)
     points, velocity = (surroundings.points_m - complex(x, y)) * turn, surroundings.velocity_mps * turn
     moves = velocity != 0
     still = points[~moves]
     points, velocity = points[moves], velocity[moves]
-    ahead = points[None] + velocity[None] * time_s[:, None]
-    near = (np.abs(ahead) < reach_m).any(axis=0)
-    return still[np.abs(still) < reach_m].astype(np.complex64), ahead[:, near].astype(np.complex64)
+    until = np.full(len(points), np.inf)
+    if walls and len(points):
+        of_track, which = np.unique(velocity, return_inverse=True)
+        centre = np.array([points[which == i].mean() for i in range(len(of_track))])
+        until = blocked_s(still, centre, of_track)[which]
+    ahead = points[None] + velocity[None] * np.minimum(time_s[:, None], until)
+    near = (np.abs(ahead) < reach_m).any(axis=0) | (np.abs(points) < reach_m)
+    parts = still[np.abs(still) < reach_m], points[near], ahead[:, near], velocity[near]
+    return Carried(*(part.astype(np.complex64) for part in parts))
 
 
 def points_ahead(

@@ -40,6 +40,8 @@ class SweepConfig:
     """That the footprint keeps."""
     growth_mps: float = 0.0
     """How fast the margin round what moves grows, since nobody keeps his velocity for long."""
+    walls: bool = True
+    """Whether who moves stops at what stands in his way; otherwise he walks through it."""
     stop_weight: float = 0.5
     """Of touching somebody at once if he who moves stops now; falls linearly to 0 at `doubt_s`."""
     turn_weight: float = 0.5
@@ -116,12 +118,13 @@ class PointClearance:
         spec: RobotSpec,
         time_s: Floats,
         reach_m: float,
-        growth_mps: float,
+        config: SweepConfig,
     ) -> None:
-        instants, pose = np.concatenate([[0.0], time_s]), observation.pose_odom_base
-        self._spec, self._growth_mps = spec, growth_mps
-        self._still, moving = still_and_moving(surroundings, pose, instants, reach_m)
-        self._now, self._moving = moving[0], moving[1:]
+        self._spec, self._growth_mps = spec, config.growth_mps
+        pose = observation.pose_odom_base
+        self._still, self._now, self._moving, self._velocity = still_and_moving(
+            surroundings, pose, time_s, reach_m, config.walls
+        )
 
     def ahead_m(self, positions: Complexes, yaw_rad: Singles, time_s: Floats) -> Singles:
         """See `Clearance`."""
@@ -133,7 +136,7 @@ class PointClearance:
         """See `Clearance`."""
         if not len(self._now):
             return None
-        gone = self._moving[: len(time_s)] - self._now
+        gone = np.asarray(time_s, np.float32)[:, None] * self._velocity
         return footprint_distance_m(self._spec, positions, yaw_rad, self._now + np.complex64(turn) * gone)
 
     def here_m(self) -> float:
@@ -146,21 +149,23 @@ class PointClearance:
 class FieldClearance:
     """To a `LocalField`: what an exported planner computes."""
 
-    def __init__(self, field: LocalField, spec: RobotSpec, growth_mps: float) -> None:
+    def __init__(self, field: LocalField, spec: RobotSpec, config: SweepConfig) -> None:
         self._field, self._spec, self._spots = field, spec, footprint_spots(spec)
-        self._growth_mps = growth_mps
-        x, y, vx, vy, self._radius = field.movers.T
+        self._growth_mps = config.growth_mps
+        x, y, vx, vy, self._radius, until = field.movers.T
+        self._until_s = until if config.walls else np.full_like(until, np.inf)
         self._now, self._velocity = (x + 1j * y).astype(np.complex64), (vx + 1j * vy).astype(np.complex64)
 
     def ahead_m(self, positions: Complexes, yaw_rad: Singles, time_s: Floats) -> Singles:
         """See `Clearance`."""
         still = spots_distance_m(self._field, positions, yaw_rad, self._spots)
         time = np.asarray(time_s, np.float32)
-        return np.minimum(still, self._to_movers(positions, yaw_rad, time) - np.float32(self._growth_mps) * time)
+        carried_s = np.minimum(time[:, None], self._until_s)
+        return np.minimum(still, self._to_movers(positions, yaw_rad, carried_s) - np.float32(self._growth_mps) * time)
 
     def doubtful_m(self, positions: Complexes, yaw_rad: Singles, time_s: Floats, turn: complex) -> Singles | None:
         """See `Clearance`."""
-        return self._to_movers(positions, yaw_rad, np.complex64(turn) * np.asarray(time_s, np.float32))
+        return self._to_movers(positions, yaw_rad, np.complex64(turn) * np.asarray(time_s, np.float32)[:, None])
 
     def here_m(self) -> float:
         """See `Clearance`."""
@@ -168,7 +173,7 @@ class FieldClearance:
         return float(self.ahead_m(*pose, np.zeros(1))[0, 0])
 
     def _to_movers(self, positions: Complexes, yaw_rad: Singles, time_s: Singles | Complexes) -> Singles:
-        centre = self._now[None] + time_s[:, None] * self._velocity[None]
+        centre = self._now[None] + time_s * self._velocity[None]
         return movers_distance_m(self._spec, positions, yaw_rad, centre, self._radius)
 
 
@@ -192,10 +197,10 @@ def sweep(
     positions, yaw = poses_under(velocities, dt_s)
     clearance: Clearance
     if isinstance(surroundings, LocalField):
-        clearance = FieldClearance(surroundings, spec, c.growth_mps)
+        clearance = FieldClearance(surroundings, spec, c)
     else:
         reach_m = float(np.abs(positions).max()) + spec.radius_m + 3 * c.clearance_decay_m + c.growth_mps * time_s[-1]
-        clearance = PointClearance(surroundings, observation, spec, time_s, float(reach_m), c.growth_mps)
+        clearance = PointClearance(surroundings, observation, spec, time_s, float(reach_m), c)
     instants = np.concatenate([[0.0], time_s])
     distance = clearance.ahead_m(positions, yaw, time_s) - np.float32(c.margin_m)  # (K, T)
     touched = distance < 0

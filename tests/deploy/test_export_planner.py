@@ -26,7 +26,7 @@ from policies.planner_layout import PlannerLayout
 from robonav.config import load_robot
 from robonav.errors import BundleError, ConfigError
 from robonav.imagination.agent import Agent
-from robonav.planning.field import LocalField, distance_grid
+from robonav.planning.field import LocalField, distance_grid, no_movers
 from robonav.planning.mppi import MPPIConfig
 from robonav.planning.situation import SituationConfig
 from robonav.planning.sweep import SweepConfig, sweep
@@ -152,17 +152,22 @@ def test_it_stops_where_no_candidate_is_finite_and_counts_them(agent: Agent, exp
     assert found.rejected == DIALS.dreams
 
 
-@pytest.mark.parametrize("who", ["nobody", "far", "comes", "here"])
+@pytest.mark.parametrize("who", ["nobody", "far", "comes", "here", "stops"])
 def test_prices_in_the_graph_are_those_of_the_sweep(agent: Agent, exported, who: str) -> None:
     _, layout, _, plans = exported
     rng, count = np.random.default_rng(3), 40
     actions = rng.uniform(-1, 1, (count, DIALS.horizon, 3)).astype(np.float32)
     actions[0] = 0.0
     _, feeds = next(recorded_feeds(plans, layout, SPEC))
-    movers = np.tile(np.array([1e3, 0, 0, 0, 0], np.float32), (8, 1))
+    movers = no_movers()
     if who != "nobody":
-        x, speed = {"far": (3.0, 0.2), "comes": (1.0, -1.2), "here": (0.55, -0.5)}[who]
-        movers[0] = x, 0.05, speed, 0.0, 0.25
+        x, speed, until = {
+            "far": (3.0, 0.2, 1e3),
+            "comes": (1.0, -1.2, 1e3),
+            "here": (0.55, -0.5, 1e3),
+            "stops": (1.5, -1.2, 0.4),
+        }[who]
+        movers[0] = x, 0.05, speed, 0.0, 0.25, until
     twist, half_m = np.array([0.6, 0.0, 0.1], np.float32), float(feeds["body"][-1])
     wall = (1.6 + 1j * np.linspace(-2, 2, 60)).astype(np.complex64)
     local = LocalField(distance_grid(wall, half_m), half_m, movers, wall)
@@ -179,6 +184,8 @@ def test_prices_in_the_graph_are_those_of_the_sweep(agent: Agent, exported, who:
     (got,) = session.run(["price"], {k: v for k, v in given.items() if k in {i.name for i in session.get_inputs()}})
     assert np.allclose(got, expected, atol=2e-3)
     assert (expected > DIALS.sweep.forbidden).any() == (who in ("comes", "here"))
+    through = sweep(actions, observation, local, SPEC, replace(DIALS.sweep, walls=False)).cost
+    assert np.allclose(through, expected) == (who != "stops")
 
 
 @pytest.mark.parametrize("wall_m", [0.4, 0.6, 0.9])
@@ -188,7 +195,7 @@ def test_a_wall_ahead_is_never_driven_into(agent: Agent, exported, planner: Onnx
     wall, half_m = (wall_m + 1j * np.linspace(-2, 2, 60)).astype(np.complex64), float(feeds["body"][-1])
     line = np.stack([np.linspace(0.0, 4.0, layout.route_points + 1), np.zeros(layout.route_points + 1)], 1)
     fast = np.array([0.5, 0.0, 0.0], np.float32)
-    movers = feeds["movers"] * 0 + np.array([1e3, 0, 0, 0, 0], np.float32)
+    movers = no_movers()
     road = {"route": line.astype(np.float32), "route_length": np.array([4.0, 1.0], np.float32), "twist": fast}
     road |= {"field": distance_grid(wall, half_m), "movers": movers, "constants": feeds["constants"] * 0}
     found = planner.run(Torch(agent).initial_state(), 0 * before, feeds | road)

@@ -11,18 +11,18 @@ from robonav.config import load_robot
 from robonav.mapping.tracks import NO_TRACKS
 from robonav.planning.field import (
     CELLS,
-    FAR_M,
-    MOVERS,
+    LONG_S,
     NOTHING_M,
     LocalField,
     distance_grid,
     footprint_spots,
     local_field,
     movers_distance_m,
+    no_movers,
     spots_distance_m,
 )
 from robonav.planning.rollouts import footprint_distance_m
-from robonav.planning.surroundings import Surroundings
+from robonav.planning.surroundings import BODY_M, Surroundings
 
 SPEC = load_robot("a1")
 HALF_M = 3.0
@@ -55,7 +55,7 @@ def test_the_swept_field_is_close_to_exact_distances() -> None:
     points, rng = some_points(25), np.random.default_rng(1)
     poses = (rng.uniform(-2, 2, (40, 6)) + 1j * rng.uniform(-2, 2, (40, 6))).astype(np.complex64)
     yaw = rng.uniform(-3, 3, (40, 6)).astype(np.float32)
-    field = LocalField(distance_grid(points, HALF_M), HALF_M, np.zeros((MOVERS, 5), np.float32), points)
+    field = LocalField(distance_grid(points, HALF_M), HALF_M, no_movers(), points)
     exact = footprint_distance_m(SPEC, poses, yaw, points)
     found = spots_distance_m(field, poses, yaw, footprint_spots(SPEC))
     outside = exact > 0.02
@@ -88,8 +88,8 @@ def test_movers_leave_the_grid_and_become_discs() -> None:
     tracks = NO_TRACKS._replace(**two, radius_m=np.array([0.25, 0.4]), seen=np.array([9, 9]))
     pose = np.array([1.0, 0.0, np.pi / 2])
     found = local_field(Surroundings(points, velocity, tracks), np.array([True, False]), pose, HALF_M)
-    assert np.allclose(found.movers[0], [1.2, -0.05, 0.5, 0.0, 0.25], atol=1e-6)
-    assert (found.movers[1:, 0] == FAR_M).all()
+    assert np.allclose(found.movers[0], [1.2, -0.05, 0.5, 0.0, 0.25, LONG_S], atol=1e-6)
+    assert np.array_equal(found.movers[1:], no_movers()[1:])
     assert np.allclose(np.sort_complex(found.standing), [0 - 1j, 0.1 - 1j], atol=1e-6)
 
 
@@ -100,3 +100,12 @@ def test_spots_fill_the_footprint_whichever_way_it_is_longer() -> None:
         assert np.abs(y).max() + radius[np.abs(y).argmax()] <= spec.width_m / 2 + 1e-6
         corner = complex(spec.length_m / 2, spec.width_m / 2)
         assert (np.abs(corner - (x + 1j * y)) - radius).min() < 0.03
+
+
+def test_a_disc_knows_how_long_nothing_stands_in_its_way() -> None:
+    walker, wall = np.array([1.0 + 0j]), 3.0 + 0.1j * np.arange(-5, 6)
+    points, velocity = np.concatenate([walker, wall]), np.concatenate([[0.5 + 0j], np.zeros(11)])
+    one = {"position_m": np.array([[1.0, 0.0]]), "velocity_mps": np.array([[0.5, 0.0]])}
+    tracks = NO_TRACKS._replace(**one, radius_m=np.array([0.25]), seen=np.array([9]))
+    found = local_field(Surroundings(points, velocity, tracks), np.array([True]), np.array([0.5, 0.0, 1.0]), HALF_M)
+    assert found.movers[0, 5] == pytest.approx((2.0 - BODY_M) / 0.5, abs=1e-4)

@@ -7,7 +7,14 @@ import pytest
 
 from robonav.errors import ConfigError
 from robonav.planning.rollouts import poses_under, velocities_under
-from robonav.planning.surroundings import Surroundings, SurroundingsTracker, points_ahead, still_and_moving
+from robonav.planning.surroundings import (
+    BODY_M,
+    Surroundings,
+    SurroundingsTracker,
+    blocked_s,
+    points_ahead,
+    still_and_moving,
+)
 from robonav.planning.sweep import Sweep, SweepConfig, sweep
 from robonav.types import Observation, RobotSpec
 from tests.mapping.raycast import NO_CIRCLES, cast, observe, room
@@ -144,12 +151,55 @@ def test_points_are_carried_forward_in_the_base_frame() -> None:
     assert np.allclose(points[:, 0], [1.5 - 1j, 2.0 - 1j], atol=1e-6)
     assert np.allclose(points[:, 1], [2j, 2j], atol=1e-6)
     assert points_ahead(surroundings, np.zeros(3), np.array([1.0]), 0.5).shape == (1, 0)
-    still, moving = still_and_moving(surroundings, pose, times, 10.0)
-    assert np.allclose(still, [2j], atol=1e-6)
-    assert np.allclose(moving, [[1.5 - 1j], [2.0 - 1j]], atol=1e-6)
-    still, moving = still_and_moving(surroundings, pose, times, 1.9)  # the mover is within reach at first
-    assert still.shape == (0,) and moving.shape == (2, 1)
-    assert [part.shape for part in still_and_moving(Surroundings(), pose, times, 9.0)] == [(0,), (2, 0)]
+    around = still_and_moving(surroundings, pose, times, 10.0)
+    assert np.allclose(around.still, [2j], atol=1e-6)
+    assert np.allclose(around.now, [1 - 1j], atol=1e-6)
+    assert np.allclose(around.ahead, [[1.5 - 1j], [2.0 - 1j]], atol=1e-6)
+    assert np.allclose(around.velocity, [0.5], atol=1e-6)
+    near = still_and_moving(surroundings, pose, times, 1.9)  # the mover is within reach at first
+    assert near.still.shape == (0,) and near.ahead.shape == (2, 1)
+    nobody = still_and_moving(Surroundings(), pose, times, 9.0)
+    assert [part.shape for part in nobody] == [(0,), (0,), (2, 0), (0,)]
+
+
+def test_nobody_walks_through_what_stands_in_his_way() -> None:
+    """He who comes to a wall at (2, 0) stops there with his body before it; he who passes beside a post does not."""
+    wall = 2.0 + 1j * np.linspace(-1, 1, 41)
+    walker, other = np.array([1.0 + 0.05j, 1.0 - 0.05j]), np.array([1.0 + 3j])
+    points = np.concatenate([walker, other, wall, [1.5 + 3.3j]])
+    velocity = np.concatenate([[0.5, 0.5], [0.5 + 1e-6j], np.zeros(42)])
+    surroundings, times = Surroundings(points, velocity), np.array([1.0, 2.0, 4.0])
+    free = still_and_moving(surroundings, np.zeros(3), times, 10.0)
+    held = still_and_moving(surroundings, np.zeros(3), times, 10.0, walls=True)
+    assert np.allclose(free.ahead[:, 0].real, [1.5, 2.0, 3.0], atol=1e-5)
+    stop = 2.0 - BODY_M
+    assert np.allclose(held.ahead[:, :2].real, [[1.5] * 2, [stop] * 2, [stop] * 2], atol=1e-2)
+    assert np.allclose(held.ahead[:, 2], free.ahead[:, 2])  # 0.3 m beside the post
+    assert np.array_equal(held.velocity, free.velocity) and np.array_equal(held.now, free.now)
+
+
+def test_time_until_something_is_in_the_way() -> None:
+    still = np.array([3.0 + 0j, 3.0 + 0.2j, -1.0 + 0j, 0.1 + 0j])
+    centre, velocity = np.array([0j, 0j, 0j, 5j]), np.array([2.0 + 0j, -0.5 + 0j, 0.3j, 1.0 + 0j])
+    found = blocked_s(still, centre, velocity)
+    assert found[0] == pytest.approx((3.0 - BODY_M) / 2.0)  # what is at 0.1 m may be himself
+    assert found[1] == pytest.approx((1.0 - BODY_M) / 0.5)
+    assert np.isinf(found[2:]).all()
+    assert np.isinf(blocked_s(still[:0], centre, velocity)).all()
+    within = blocked_s(np.array([0.2 + 0j]), np.zeros(1, complex), np.ones(1, complex))
+    assert within[0] == 0.0
+
+
+def test_a_plan_into_where_a_walker_must_stop_is_dear(a1: RobotSpec) -> None:
+    """He walks towards a wall on the robot's right and would be through it before the robot is there."""
+    wall = 1.2 + 1.1j + np.linspace(-0.6, 0.6, 25)
+    walker = 1.2 - 0.5j + 0.2 * np.exp(2j * np.pi * np.arange(8) / 8)
+    surroundings = Surroundings(np.concatenate([walker, wall]), np.concatenate([np.full(8, 1.2j), np.zeros(25)]))
+    plans = np.zeros((1, 12, 3), np.float32)
+    plans[..., 0] = 0.55
+    plans[..., 2] = 0.35
+    free, held = (sweep(plans, OPEN, surroundings, a1, SweepConfig(walls=w)).cost[0] for w in (False, True))
+    assert held > free + 0.1
 
 
 @pytest.mark.parametrize("values", [{"margin_m": -1.0}, {"clearance_decay_m": 0.0}, {"tail_step_s": 0.0}])
