@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from deploy.graph import Graph, Operand
 from policies.planner_layout import BODY, PlannerLayout
-from robonav.planning.field import CELLS, MOVERS
+from robonav.planning.field import CELLS, FAR_M, MOVERS
 from robonav.planning.progress import AIM_POINTS, NEAR_M, SLOW, STEP_M
 from robonav.planning.sweep import ESCAPE_M
 
@@ -275,7 +275,9 @@ class Pricing:
         gain = g.op("Sub", gain, g.op("Mul", off, p.heading_weight))
         if p.turn_round_weight:
             rest = g.op("Sub", g.slice("route_length", 0, 1, 0), g.op("Mul", g.op("Cast", nearest, to=1), STEP_M))
-            gain = g.op("Sub", gain, g.op("Mul", self._turning(off, rest), p.turn_round_weight))
+            nobody = g.op("GreaterOrEqual", g.reduce("ReduceMin", self._movers[0], 1), FAR_M)
+            weight = g.op("Mul", g.reshape(g.op("Cast", nobody, to=1), 1, 1), p.turn_round_weight)
+            gain = g.op("Sub", gain, g.op("Mul", self._turning(off, rest), weight))
         gain = g.reshape(gain, 1, count)
         ex, ey = g.split(g.slice("route", points, points + 1, 0), [1, 1], axis=1)
         ex, ey = g.op("Sub", poses.x, ex), g.op("Sub", poses.y, ey)  # (T, K)

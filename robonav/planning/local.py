@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from robonav.planning.field import LocalField, field_half_m, local_field
+from robonav.planning.field import FAR_M, LocalField, field_half_m, local_field
 from robonav.planning.mppi import Imagination, MPPIConfig, Plan, PlannerState, initial_planner_state, plan
 from robonav.planning.progress import Pace, RouteAhead, change_m, progress_m, route_ahead
 from robonav.planning.situation import Situation
@@ -50,15 +51,17 @@ class LocalPlanner:
                 stopped = self.reset(state.seed)._replace(tick=state.tick + 1)
                 why = f"stop: no {next(name for name, absent in missing.items() if absent)}"
                 return Plan(stopped.plan[0], stopped.plan, 0.0, 0, 0, why, stopped)
-        route, pace = self.route(observation, situation), Pace.of(spec)
+        route, pace, rates = self.route(observation, situation), Pace.of(spec), c.route
+        if anybody_moves(surroundings):
+            rates = replace(rates, turn_round_weight=0.0)
 
         def price(actions: Singles) -> Singles:
             swept = sweep(actions, observation, surroundings, spec, c.sweep)
             cost = swept.cost if c.geometry else np.zeros(len(actions), np.float32)
             if route is not None:
                 free = swept.free if c.geometry else np.full(len(actions), len(swept.time_s))
-                gain = progress_m(route, swept.positions, swept.yaw_rad, free, swept.time_s, pace, c.route)
-                cost = cost - gain + change_m(spec.action_to_velocity(actions[:, 0]), observation, c.route)
+                gain = progress_m(route, swept.positions, swept.yaw_rad, free, swept.time_s, pace, rates)
+                cost = cost - gain + change_m(spec.action_to_velocity(actions[:, 0]), observation, rates)
             return cost
 
         return plan(imagine, state, c, price, clock, self.constants(observation))
@@ -79,6 +82,13 @@ class LocalPlanner:
         """(M, 3) constant actions whose commands the robot can reach."""
         commands = reachable_commands(self.spec, observation.twist_base, self.config.samples)
         return self.spec.velocity_to_action(commands).astype(np.float32)
+
+
+def anybody_moves(surroundings: Surroundings | LocalField) -> bool:
+    """Whether somebody is known to move. Turning round waits until nobody does: on the spot a robot is in the way."""
+    if isinstance(surroundings, LocalField):
+        return bool((surroundings.movers[:, 0] < FAR_M).any())
+    return bool(surroundings.velocity_mps.any())
 
 
 class PilotState(NamedTuple):

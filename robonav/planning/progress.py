@@ -35,7 +35,8 @@ class ProgressConfig:
     """Per m/s, and a third of it per rad/s, that the first command differs from the last one."""
     turn_round_weight: float = 1.0
     """Per metre that could have been driven in the time that looking backwards costs after the plan (`turning_m`).
-    Without it a robot that came out of a dead end backwards never turns: within a plan, turning gains nothing."""
+    Without it a robot that came out of a dead end backwards never turns: within a plan, turning gains nothing. The
+    local planner charges it while nobody is known to move."""
     side_weight: float = 0.0
     """Per m/s of the first command sideways. Limits are a box: without this price a robot goes fastest askew."""
 

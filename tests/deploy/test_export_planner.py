@@ -27,7 +27,9 @@ from robonav.config import load_robot
 from robonav.errors import BundleError, ConfigError
 from robonav.imagination.agent import Agent
 from robonav.planning.field import LocalField, distance_grid, no_movers
+from robonav.planning.local import anybody_moves
 from robonav.planning.mppi import MPPIConfig
+from robonav.planning.progress import Pace, RouteAhead, change_m, progress_m
 from robonav.planning.situation import SituationConfig
 from robonav.planning.sweep import SweepConfig, sweep
 from robonav.types import Observation
@@ -186,6 +188,41 @@ def test_prices_in_the_graph_are_those_of_the_sweep(agent: Agent, exported, who:
     assert (expected > DIALS.sweep.forbidden).any() == (who in ("comes", "here"))
     through = sweep(actions, observation, local, SPEC, replace(DIALS.sweep, walls=False)).cost
     assert np.allclose(through, expected) == (who != "stops")
+
+
+@pytest.mark.parametrize("moving", [False, True])
+def test_looking_backwards_costs_in_the_graph_what_it_costs_in_numpy(agent: Agent, exported, moving: bool) -> None:
+    _, layout, _, plans = exported
+    count, spec = 30, SPEC
+    actions = np.random.default_rng(4).uniform(-1, 1, (count, DIALS.horizon, 3)).astype(np.float32)
+    _, feeds = next(recorded_feeds(plans, layout, spec))
+    movers, half_m = no_movers(), float(feeds["body"][-1])
+    if moving:
+        movers[0] = 3.0, 2.0, 0.3, 0.0, 0.25, 1e3
+    local = LocalField(distance_grid(np.zeros(0, np.complex64), half_m), half_m, movers, np.zeros(0, np.complex64))
+    line = (-np.linspace(0.0, 4.0, layout.route_points)).astype(np.complex64)  # behind the robot
+    route = RouteAhead(line, -9.0 + 0j, 9.0)
+    observation = synthetic_drives(spec, SituationConfig(), 1)[0]["observation"]
+    swept = sweep(actions, observation, local, spec, DIALS.sweep)
+    assert anybody_moves(local) == moving
+    rates = replace(DIALS.route, turn_round_weight=0.0 if moving else DIALS.route.turn_round_weight)
+    ways = swept.positions, swept.yaw_rad, swept.free, swept.time_s
+    expected = swept.cost - progress_m(route, *ways, Pace.of(spec), rates)
+    expected = expected + change_m(spec.action_to_velocity(actions[:, 0]), observation, rates)
+    g = Graph("price")
+    for name, shape in layout.inputs().items():
+        g.input(name, shape)
+    g.input("actions", actions.shape)
+    g.output(Pricing(g, layout).price("actions", count), "price", (count,))
+    session = open_session(g.to_bytes(), "price.onnx")
+    points, length = layout.route_arrays(route)
+    given = feeds | {"movers": movers, "field": local.distance_m, "route": points, "route_length": length}
+    known = {"twist": observation.twist_base, "last_command": observation.last_command, "actions": actions}
+    given = {k: np.asarray(v, np.float32) for k, v in (given | known).items()}
+    (got,) = session.run(["price"], {i.name: given[i.name] for i in session.get_inputs()})
+    assert np.allclose(got, expected, atol=2e-3)
+    away = progress_m(route, *ways, Pace.of(spec), replace(rates, turn_round_weight=0.0))
+    assert np.allclose(progress_m(route, *ways, Pace.of(spec), rates), away) == moving
 
 
 @pytest.mark.parametrize("wall_m", [0.4, 0.6, 0.9])

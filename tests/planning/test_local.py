@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from robonav.planning.local import LocalPlanner
+from robonav.planning.field import LocalField, no_movers
+from robonav.planning.local import LocalPlanner, anybody_moves
 from robonav.planning.mppi import MPPIConfig
 from robonav.planning.progress import ProgressConfig
 from robonav.planning.rollouts import footprint_distance_m, poses_under, velocities_under
 from robonav.planning.situation import SituationTracker
-from robonav.planning.surroundings import SurroundingsTracker
+from robonav.planning.surroundings import Surroundings, SurroundingsTracker
 from robonav.types import RobotSpec
 from tests.mapping.raycast import NO_CIRCLES, cast, observe, room
 
@@ -64,6 +65,17 @@ def test_a_robot_that_looks_backwards_turns_round_before_a_long_way(a1: RobotSpe
     slow, _ = drive(a1, without, lambda _: NO_CIRCLES, 95, np.pi, between)
     assert np.cos(slow[60, 2]) < -0.5
     assert slow[-1, 0] < poses[-1, 0] - 1.0
+
+
+def test_turning_round_waits_until_nobody_moves() -> None:
+    wall = np.array([2.0 + 0j])
+    assert not anybody_moves(Surroundings(wall, np.zeros(1, complex)))
+    assert anybody_moves(Surroundings(np.append(wall, 3j), np.array([0, 0.4 + 0j])))
+    assert not anybody_moves(Surroundings())
+    field = LocalField(np.zeros((1, 1), np.float32), 1.0, no_movers(), wall.astype(np.complex64))
+    assert not anybody_moves(field)
+    field.movers[0, 0] = 4.0
+    assert anybody_moves(field)
 
 
 def test_it_lets_somebody_who_crosses_pass_without_touching_him(a1: RobotSpec) -> None:
