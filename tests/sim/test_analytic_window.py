@@ -37,7 +37,7 @@ def prices(env: AnalyticVectorEnv, b: int, commands: NDArray[np.floating], confi
     actions = spec.velocity_to_action(commands).astype(np.float32)
     plans = np.repeat(actions[:, None], config.horizon, axis=1)
     around = surroundings_of(observation, env.readings()["flow_mps"][b], spec)
-    swept = sweep(plans, observation, around, spec, config.sweep)
+    swept = sweep(plans, observation, around, spec, replace(config.sweep, walls=False))  # the window knows none
     length_m = spec.vx_max_mps * (config.horizon * spec.dt_s + config.sweep.tail_s) + 1.0
     route = route_ahead(tracker.route(b), float(tracker.routes.progress_m[b]), observation, length_m)
     gain = progress_m(route, swept.positions, swept.yaw_rad, swept.free, swept.time_s, Pace.of(spec), config.route)
