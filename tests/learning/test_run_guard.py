@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -61,9 +62,17 @@ def test_a_folder_is_free_again_when_a_run_has_failed(tmp_path: Path) -> None:
         assert (tmp_path / "run.lock").read_text() == f"{os.getpid()}\n"
 
 
+@pytest.fixture
+def heard() -> Iterator[None]:
+    """Both signals as in a terminal, whatever started the tests: a shell's background jobs ignore SIGINT."""
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_first_signal_is_noted_and_the_second_one_raises(number: signal.Signals) -> None:
-    before = signal.getsignal(number)
+def test_the_first_signal_is_noted_and_the_second_one_raises(number: signal.Signals, heard: None) -> None:
     with interruption() as noted:
         assert not noted.wanted and noted.status == 0
         os.kill(os.getpid(), number)
@@ -71,7 +80,7 @@ def test_the_first_signal_is_noted_and_the_second_one_raises(number: signal.Sign
         assert (noted.name, noted.status) == (number.name, 128 + number)
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), number)
-    assert signal.getsignal(number) is before
+    assert signal.getsignal(number) is signal.SIG_DFL
 
 
 def test_a_signal_that_a_shell_ignores_for_its_background_jobs_stays_ignored() -> None:
