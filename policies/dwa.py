@@ -120,9 +120,12 @@ class DwaPolicy:
         last = np.maximum(free - 1, 0)
         length_m = spec.vx_max_mps * c.horizon_s + 1.0
         ahead = route_ahead(route, state.situation.progress_m, observation, length_m)
-        weights = c.route_weight, c.heading_weight
         prices = ProgressConfig(
-            *weights, arrival_m=0.0, change_weight=c.change_weight, turn_round_weight=c.turn_round_weight
+            route_weight=c.route_weight,
+            heading_weight=c.heading_weight,
+            arrival_m=0.0,
+            change_weight=c.change_weight,
+            turn_round_weight=c.turn_round_weight,
         )
         score = progress_m(ahead, positions, yaw, free, self._time_s, Pace.of(spec), prices)
         counted = np.arange(steps)[None] <= last[:, None]

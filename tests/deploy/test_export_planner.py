@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -154,6 +155,18 @@ def test_it_stops_where_no_candidate_is_finite_and_counts_them(agent: Agent, exp
     assert found.rejected == DIALS.dreams
 
 
+def graph_prices(layout: PlannerLayout, actions: np.ndarray, given: Mapping[str, np.ndarray]) -> np.ndarray:
+    """(K,) what a graph of the prices alone says of plans (K, L, 3)."""
+    g = Graph("price")
+    for name, shape in layout.inputs().items():
+        g.input(name, shape)
+    g.input("actions", actions.shape)
+    g.output(Pricing(g, layout).price("actions", len(actions)), "price", (len(actions),))
+    session, given = open_session(g.to_bytes(), "price.onnx"), {**given, "actions": actions}
+    (prices,) = session.run(["price"], {i.name: np.asarray(given[i.name], np.float32) for i in session.get_inputs()})
+    return np.asarray(prices)
+
+
 @pytest.mark.parametrize("who", ["nobody", "far", "comes", "here", "stops"])
 def test_prices_in_the_graph_are_those_of_the_sweep(agent: Agent, exported, who: str) -> None:
     _, layout, _, plans = exported
@@ -176,14 +189,7 @@ def test_prices_in_the_graph_are_those_of_the_sweep(agent: Agent, exported, who:
     observation = replace_twist(synthetic_drives(SPEC, SituationConfig(), 1)[0]["observation"], twist)
     expected = sweep(actions, observation, local, SPEC, DIALS.sweep).cost
     alone = replace(layout, config=replace(DIALS, progress=False))
-    g = Graph("price")
-    for name, shape in alone.inputs().items():
-        g.input(name, shape)
-    g.input("actions", actions.shape)
-    g.output(Pricing(g, alone).price("actions", count), "price", (count,))
-    session = open_session(g.to_bytes(), "price.onnx")
-    given = feeds | {"movers": movers, "field": local.distance_m, "twist": twist, "actions": actions}
-    (got,) = session.run(["price"], {k: v for k, v in given.items() if k in {i.name for i in session.get_inputs()}})
+    got = graph_prices(alone, actions, feeds | {"movers": movers, "field": local.distance_m, "twist": twist})
     assert np.allclose(got, expected, atol=2e-3)
     assert (expected > DIALS.sweep.forbidden).any() == (who in ("comes", "here"))
     through = sweep(actions, observation, local, SPEC, replace(DIALS.sweep, walls=False)).cost
@@ -209,17 +215,10 @@ def test_looking_backwards_costs_in_the_graph_what_it_costs_in_numpy(agent: Agen
     ways = swept.positions, swept.yaw_rad, swept.free, swept.time_s
     expected = swept.cost - progress_m(route, *ways, Pace.of(spec), rates)
     expected = expected + change_m(spec.action_to_velocity(actions[:, 0]), observation, rates)
-    g = Graph("price")
-    for name, shape in layout.inputs().items():
-        g.input(name, shape)
-    g.input("actions", actions.shape)
-    g.output(Pricing(g, layout).price("actions", count), "price", (count,))
-    session = open_session(g.to_bytes(), "price.onnx")
     points, length = layout.route_arrays(route)
     given = feeds | {"movers": movers, "field": local.distance_m, "route": points, "route_length": length}
-    known = {"twist": observation.twist_base, "last_command": observation.last_command, "actions": actions}
-    given = {k: np.asarray(v, np.float32) for k, v in (given | known).items()}
-    (got,) = session.run(["price"], {i.name: given[i.name] for i in session.get_inputs()})
+    known = {"twist": observation.twist_base, "last_command": observation.last_command}
+    got = graph_prices(layout, actions, given | known)
     assert np.allclose(got, expected, atol=2e-3)
     away = progress_m(route, *ways, Pace.of(spec), replace(rates, turn_round_weight=0.0))
     assert np.allclose(progress_m(route, *ways, Pace.of(spec), rates), away) == moving
