@@ -17,9 +17,9 @@ import numpy as np
 import torch
 
 from robonav.config import to_mapping
-from robonav.errors import CheckpointError, ShapeError, explain
+from robonav.errors import ShapeError, explain
 from robonav.files import write_json_atomic
-from robonav.learning.checkpoint import RESUME_FILE, Checkpoint
+from robonav.learning.checkpoint import Checkpoint
 from robonav.learning.config import CollectConfig, EvaluationConfig, KickstartConfig, TrainConfig
 from robonav.learning.curriculum import CurriculumConfig
 from robonav.learning.replay import OPTIONAL, Replay, kept_replay, step_shapes
@@ -27,7 +27,7 @@ from robonav.learning.replay_store import LAYOUT_FILE
 from robonav.learning.run_guard import interruption, sole_trainer
 from robonav.learning.runlog import RunLog
 from robonav.learning.streams import Arrays
-from robonav.learning.trainer import REPLAY_FOLDER, Trainer
+from robonav.learning.trainer import REPLAY_FOLDER, Trainer, require_free
 from robonav.types import RobotSpec
 
 
@@ -162,10 +162,9 @@ def _train(
     config: TrainConfig, made: Callable[[], Trainer], folder: Path, resume: bool, begin_with: Checkpoint | None
 ) -> Trainer:
     """A trainer whose replay is there, trained to the budget."""
-    if not resume and (folder / RESUME_FILE).exists():
-        raise CheckpointError(f"{folder}: holds a run already; add --resume to continue it or choose another --out")
     torch.set_num_threads(config.threads)
     with sole_trainer(folder), interruption() as noted:
+        require_free(folder, resume)
         trainer = made()
         trainer.interruption = noted
         if resume:

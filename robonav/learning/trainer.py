@@ -210,6 +210,12 @@ class Trainer:
             self._save_weights(folder)
 
 
+def require_free(folder: Path, resume: bool) -> None:
+    """Raises CheckpointError where a new run would begin in a folder that holds one."""
+    if not resume and (folder / RESUME_FILE).exists():
+        raise CheckpointError(f"{folder}: holds a run already; add --resume to continue it or choose another --out")
+
+
 def own_replay(config: TrainConfig, spec: RobotSpec, folder: Path | None, ranks: Ranks = ALONE) -> Replay:
     """The replay of a run: in memory, or on disk in its folder."""
     capacity = max(config.length, config.replay_steps // config.streams)
@@ -312,8 +318,7 @@ def train(
         if ranks.leads:
             stack.enter_context(sole_trainer(folder))
         noted = stack.enter_context(interruption())
-        if not resume and (folder / RESUME_FILE).exists():
-            raise CheckpointError(f"{folder}: holds a run already; add --resume to continue it or choose another --out")
+        require_free(folder, resume)
         ranks.barrier()
         trainer = Trainer(config, spec, folder, ranks)
         trainer.interruption = noted
