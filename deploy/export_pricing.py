@@ -67,7 +67,8 @@ class Pricing:
         commands = self._commands(actions, count)
         first = g.reshape(commands[0], 3, count)
         poses = self._poses(self._velocities(commands, count), count)
-        distance = g.op("Sub", self._distance(poses, count), s.margin_m)
+        to_field, to_movers = self._distances(poses, count)
+        distance = g.op("Sub", g.op("Min", to_field, to_movers), s.margin_m)
         clear = self._before(g.op("GreaterOrEqual", distance, 0.0))  # (T, K) 1 before the first touch
         free_s = g.op("MatMul", self._dt_s[None], clear)  # (1, K)
         cost = g.op("Mul", g.op("Sub", 1.0, g.op("Mul", free_s, 1 / self._time_s[-1])), s.collision_weight)
@@ -76,6 +77,8 @@ class Pricing:
         close = g.op("MatMul", self._dt_s[None], g.op("Mul", closeness, at_least))
         mean = g.op("Div", close, g.op("MatMul", self._dt_s[None], at_least))
         cost = g.op("Add", cost, g.op("Mul", mean, s.clearance_weight))
+        if s.risk_weight:
+            cost = g.op("Add", cost, self._risk(to_movers))
         for doubt in self._doubts(poses, count):
             cost = g.op("Add", cost, doubt)
         forbidden = self._forbidden(first, commands, distance, clear, free_s)
@@ -133,8 +136,8 @@ class Pricing:
 
     # -- how near it comes to what stands and moves ----------------------------------------------------------------
 
-    def _distance(self, poses: Poses, count: int) -> str:
-        """(T, K) from the footprint to the nearest of all, movers carried forward."""
+    def _distances(self, poses: Poses, count: int) -> tuple[str, str]:
+        """(T, K) from the footprint to what stands, and to the nearest mover, movers carried forward."""
         g = self.g
         x, y, vx, vy, radius = self._movers
         time = self._time_s.astype(np.float32)[:, None, None]
@@ -142,7 +145,15 @@ class Pricing:
         centre = (g.op("Add", x, g.op("Mul", vx, carried)), g.op("Add", y, g.op("Mul", vy, carried)))  # (T, M, 1)
         grown = g.op("Add", radius, self.c.sweep.growth_mps * time)
         near = self._to_movers(poses, centre, grown, count, self._steps, MOVERS)
-        return g.op("Min", self._to_field(poses, count, self._steps), near)
+        return self._to_field(poses, count, self._steps), near
+
+    def _risk(self, to_movers: str) -> str:
+        """(1, K) price of coming near to movers, by distances (T, K); see `SweepConfig.risk_weight`."""
+        g, s, time = self.g, self.c.sweep, self._time_s.astype(np.float32)[:, None]
+        apart = g.op("Relu", g.op("Sub", to_movers, s.margin_m))
+        near = g.op("Exp", g.op("Mul", apart, -1.0 / (s.risk_m + s.risk_mps * time)))
+        later = g.op("Mul", near, 1.0 - time / time[-1])
+        return g.op("Mul", g.reduce("ReduceMax", later, 0, keep=True), s.risk_weight)
 
     def _spot_matrix(self, sx: str, sy: str) -> str:
         """(4, 14) from x, y, cos, sin of a pose to x, y of all spots, in halves of the field."""

@@ -85,7 +85,7 @@ def _planned(
 ) -> tuple[dict[str, Any], PilotState]:
     """One tick of a recording, and the pilot's state after it."""
     route = layout.route_arrays(pilot.planner.route(observation, situation))
-    local = pilot.field(pilot.surroundings(before, observation, situation), observation)
+    local = pilot.field(pilot.surroundings(before, observation, situation)[0], observation)
     after, found, _ = pilot.move(before, observation, situation, imagine)
     row = {
         "twist": np.asarray(observation.twist_base, np.float32),

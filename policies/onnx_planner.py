@@ -87,14 +87,20 @@ def _described(text: str | None) -> Any:
     """The mapping in a graph's metadata.
 
     Graphs that do not say what they dream dream all candidates of all rounds, and count every danger; those that do
-    not say what turning round costs charge nothing for it, and in those that know no walls people walk through them.
+    not say what turning round costs charge nothing for it, in those that know no walls people walk through them, those
+    that know no risk charge none, and where nothing is said of who sees what moves, it is the tracker.
     """
     found = json.loads(text or "null")
     if isinstance(found, dict) and isinstance(found.get("config"), dict):
         config = found["config"]
-        before = {"dreamt": config.get("candidates"), "dreaming_rounds": config.get("rounds"), "danger_floor": 0.0}
+        before = {
+            "sight": "",
+            "dreamt": config.get("candidates"),
+            "dreaming_rounds": config.get("rounds"),
+            "danger_floor": 0.0,
+        }
         route = {"turn_round_weight": 0.0} | config.get("route", {})
-        sweep = {"walls": False} | config.get("sweep", {})
+        sweep = {"walls": False, "risk_weight": 0.0} | config.get("sweep", {})
         found["config"] = before | config | {"route": route, "sweep": sweep}
     return found
 
@@ -113,11 +119,11 @@ class GraphPilot:
     def look(self, state: PilotState, observation: Observation, situation: Situation) -> tuple[PilotState, Seen]:
         """The state with what is seen now, and what the planner is told of it."""
         pilot = self._pilot
-        surroundings = pilot.surroundings(state, observation, situation)
+        surroundings, memory = pilot.surroundings(state, observation, situation)
         local = pilot.field(surroundings, observation)
         route = self.layout.route_arrays(pilot.planner.route(observation, situation))
         twist, last = (np.asarray(v, np.float32) for v in (observation.twist_base, observation.last_command))
-        return PilotState(surroundings, state.planner), Seen(twist, last, local, *route)
+        return PilotState(surroundings, state.planner, memory), Seen(twist, last, local, *route)
 
     def move(self, state: PilotState, observation: Observation, situation: Situation, memory: Arrays) -> Move:
         """The best plan at a tick, dreamt from the policy's memory."""
@@ -129,4 +135,4 @@ class GraphPilot:
         rounds = self.layout.config.rounds
         plan = Plan(found.plan[0], found.plan, found.score, found.rejected, rounds, why, planner)
         path = imagined_path(observation, plan.actions, self.spec)
-        return Move(PilotState(state.surroundings, planner), plan, path)
+        return Move(state._replace(planner=planner), plan, path)

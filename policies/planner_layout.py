@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from robonav.config import require_at_least
 from robonav.errors import ConfigError, explain
+from robonav.mapping.sight import SHIPPED
 from robonav.planning.field import CELLS, MOVERS, LocalField, footprint_spots
 from robonav.planning.mppi import MPPIConfig, Noise, PlannerState, draw_noise
 from robonav.planning.progress import STEP_M, RouteAhead
@@ -56,6 +57,11 @@ class PlannerLayout:
         require_at_least(self, {"doubt_every": 1})
         if self.config.deadline_ms is not None:
             raise ConfigError(explain("planner: deadline_ms", "none in a graph, whose rounds are fixed", "one"))
+        if self.config.sight not in ("", SHIPPED):
+            want = f"'{SHIPPED}', which comes with the package, or ''"
+            raise ConfigError(
+                explain("planner: sight", want, repr(self.config.sight), "bundles carry none of their own")
+            )
         if not 0 < self.own < self.config.dreams:
             raise ConfigError(explain("planner: from_actor", "some dreams of each kind", self.config.from_actor))
 

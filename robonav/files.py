@@ -48,6 +48,25 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         aside.unlink(missing_ok=True)
 
 
+def require_writable(path: str | Path) -> None:
+    """Refuses at once what a long run could not be written to at its end.
+
+    Raises:
+        RobonavError: the folder cannot be written, or `path` is a device or a folder.
+    """
+    target = Path(path).resolve()
+    if target.exists() and not target.is_file():
+        raise RobonavError(
+            explain(str(path), "a regular file or a new one", "a folder or device", "choose another path")
+        )
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=target.parent):
+            pass
+    except OSError as error:
+        raise RobonavError(f"{target}: cannot write here ({error.strerror}); choose another path") from error
+
+
 def write_bytes_atomic(path: str | Path, data: bytes) -> None:
     """Writes `data` so that a reader sees the old file or the new one, never a part."""
     with atomic_path(path) as aside:

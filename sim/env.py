@@ -124,6 +124,11 @@ class NavigateEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
         return np.array((self._world.x_m, self._world.y_m))
 
     @property
+    def yaw_world_rad(self) -> float:
+        """Which way the robot looks in the scene."""
+        return float(self._world.yaw_rad)
+
+    @property
     def movers_world(self) -> NDArray[np.float64]:
         """(movers, 3) where the scene's movers are: x m, y m, yaw rad of their middle."""
         state = self._world.mover_state

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robonav.mapping.grid import OccupancyGrid
-from robonav.mapping.tracks import MoverTracker
+from robonav.mapping.tracks import MoverTracker, Tracks
 from robonav.planning.situation import Situation, SituationTracker
 from robonav.types import Observation, RobotSpec
 
@@ -39,17 +39,16 @@ class Beliefs:
         self._shown: OccupancyGrid | None = None
         self._levels: NDArray[np.int8] = np.zeros((0, 0), np.int8)
 
-    def add(self, t_s: float, situation: Situation) -> None:
-        """One more tick, in the order of time."""
+    def add(self, t_s: float, situation: Situation, planned: Tracks | None = None) -> None:
+        """One more tick, in the order of time; `planned` are the tracks by which a planner went, if one did."""
         self.movers_t_s.append(t_s)
-        self.movers.append(self._moving(situation))
+        self.movers.append(self._moving(situation.tracks if planned is None else planned))
         route = situation.route_odom_m
         self.remaining_m.append(np.nan if route is None else route_length_m(route) - situation.progress_m)
         if not self.map_t_s or t_s - self.map_t_s[-1] >= MAP_EVERY_S:
             self._add_map(t_s, situation.grid)
 
-    def _moving(self, situation: Situation) -> NDArray[np.float32]:
-        tracks = situation.tracks
+    def _moving(self, tracks: Tracks) -> NDArray[np.float32]:
         if not len(tracks.seen):
             return np.zeros((0, 5), np.float32)
         chosen = self._tracker.moving(tracks)

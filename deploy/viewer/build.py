@@ -71,7 +71,9 @@ def view(
     imagined = Imagined(episode.robot, episode.start_ns, len(episode.decided.t_s))
 
     def on_tick(message: wire.ObservationMsg, state: BundleState, decision: Decision) -> None:
-        beliefs.add((message.stamp_ns - episode.start_ns) * 1e-9, state.situation)
+        seen = state.pilot.surroundings
+        planned = None if seen.points_m is None else seen.tracks
+        beliefs.add((message.stamp_ns - episode.start_ns) * 1e-9, state.situation, planned)
         imagined.on_tick(message, state, decision)
 
     found, warning = None, ""

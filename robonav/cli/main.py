@@ -20,6 +20,7 @@ from robonav.startup import check_shadowing, missing_dependency
 COMMANDS = {
     "train": "train a world model and a policy in simulated scenes",
     "sb3": "train an opponent of Stable-Baselines3 (PPO, SAC) on the agent's observations",
+    "sight": "train the network with which the planner sees who moves",
     "tune": "search a baseline's parameters on development scenes",
     "evaluate": "measure a policy on a suite of scenes, with intervals",
     "export": "make a deployment bundle (ONNX) of a checkpoint",

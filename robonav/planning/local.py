@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from robonav.mapping.sight import Memory, MotionSight
 from robonav.planning.field import FAR_M, LocalField, field_half_m, local_field
 from robonav.planning.mppi import Imagination, MPPIConfig, Plan, PlannerState, initial_planner_state, plan
 from robonav.planning.progress import Pace, RouteAhead, change_m, progress_m, route_ahead
@@ -96,6 +97,7 @@ class PilotState(NamedTuple):
 
     surroundings: Surroundings
     planner: PlannerState
+    seen: Memory = Memory()  # of who looks for what moves
 
 
 class Move(NamedTuple):
@@ -113,9 +115,15 @@ class LocalPilot:
     exported planners do.
     """
 
-    def __init__(self, spec: RobotSpec, config: MPPIConfig | None = None, on_field: bool = False) -> None:
+    def __init__(
+        self,
+        spec: RobotSpec,
+        config: MPPIConfig | None = None,
+        on_field: bool = False,
+    ) -> None:
         self.spec, self.on_field = spec, on_field
         self.planner, self.tracker = LocalPlanner(spec, config), SurroundingsTracker(spec)
+        self.sight = MotionSight.named(self.planner.config.sight, spec.lidar)
 
     def reset(self, seed: int) -> PilotState:
         """State at an episode's start; the seed drives the planner's noise."""
@@ -125,17 +133,29 @@ class LocalPilot:
         self, state: PilotState, observation: Observation, situation: Situation, imagine: Imagination | None = None
     ) -> Move:
         """The best plan at a tick, among what the situation's tracks say moves."""
-        surroundings = self.surroundings(state, observation, situation)
+        surroundings, memory = self.surroundings(state, observation, situation)
         seen: Surroundings | LocalField = surroundings
         if self.on_field and surroundings.points_m is not None:
             seen = self.field(surroundings, observation)
         found = self.planner.plan(state.planner, observation, situation, seen, imagine)
-        return Move(PilotState(surroundings, found.state), found, imagined_path(observation, found.actions, self.spec))
+        following = PilotState(surroundings, found.state, memory)
+        return Move(following, found, imagined_path(observation, found.actions, self.spec))
 
-    def surroundings(self, state: PilotState, observation: Observation, situation: Situation) -> Surroundings:
-        """What stands and moves after this observation."""
+    def _looked(self, memory: Memory, observation: Observation, situation: Situation) -> tuple[Memory, Situation]:
+        """The situation with what the sight, where there is one, says of who moves in place of the tracker."""
+        if self.sight is None or self.tracker.movers is None or situation.of_beam is None:
+            return memory, situation
+        moving = self.tracker.movers.moving(situation.tracks)
+        memory, tracks, of_beam = self.sight.tracks(memory, observation, situation.tracks, situation.of_beam, moving)
+        return memory, replace(situation, tracks=tracks, of_beam=of_beam)
+
+    def surroundings(
+        self, state: PilotState, observation: Observation, situation: Situation
+    ) -> tuple[Surroundings, Memory]:
+        """What stands and moves after this observation, and what the sight has seen."""
+        memory, situation = self._looked(state.seen, observation, situation)
         tracked = None if situation.of_beam is None else (situation.tracks, situation.of_beam)
-        return self.tracker.update(state.surroundings, observation, tracked)
+        return self.tracker.update(state.surroundings, observation, tracked), memory
 
     def field(self, surroundings: Surroundings, observation: Observation) -> LocalField:
         """The same as a grid and discs."""

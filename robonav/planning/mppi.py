@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robonav.errors import ConfigError, explain
+from robonav.mapping.sight import SHIPPED
 from robonav.planning.progress import ProgressConfig
 from robonav.planning.sweep import SweepConfig
 from robonav.types import ACTION_SIZE, Dreams
@@ -95,6 +96,9 @@ class MPPIConfig:
     """Whether progress along the route counts."""
     deadline_ms: float | None = None
     """A further round begins only if the longest one so far would still fit; the best so far is the answer."""
+    sight: str = SHIPPED
+    """Who says what moves: "learned", the network that comes with the package (`robonav.mapping.sight`), a file of
+    `robonav sight`, or "" for the tracker alone, which also speaks where a robot's lidar is not the network's."""
     sweep: SweepConfig = field(default_factory=SweepConfig)
     route: ProgressConfig = field(default_factory=ProgressConfig)
 

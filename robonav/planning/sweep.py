@@ -40,6 +40,13 @@ class SweepConfig:
     """That the footprint keeps."""
     growth_mps: float = 0.0
     """How fast the margin round what moves grows, since nobody keeps his velocity for long."""
+    risk_weight: float = 1.0
+    """Of passing somebody who moves: exp(-distance / scale) at the instant where that, less the later it is, is most.
+    What is known of him fades with time, so the scale grows; a mean over the plan would forgive a close shave."""
+    risk_m: float = 0.1
+    """The scale now."""
+    risk_mps: float = 0.15
+    """How fast it grows."""
     walls: bool = True
     """Whether who moves stops at what stands in his way; otherwise he walks through it."""
     stop_weight: float = 0.5
@@ -66,7 +73,7 @@ class SweepConfig:
         for name in self.__dataclass_fields__:
             if getattr(self, name) < 0:
                 raise ConfigError(explain(f"sweep: {name}", "0 or more", getattr(self, name)))
-        for name in ("clearance_decay_m", "tail_step_s", "doubt_s"):
+        for name in ("clearance_decay_m", "risk_m", "tail_step_s", "doubt_s"):
             if getattr(self, name) == 0:
                 raise ConfigError(explain(f"sweep: {name}", "above 0", 0))
 
@@ -95,8 +102,8 @@ class Sweep(NamedTuple):
 class Clearance(Protocol):
     """Distances from a footprint at poses to what is round it."""
 
-    def ahead_m(self, positions: Complexes, yaw_rad: Singles, time_s: Floats) -> Singles:
-        """(K, T) at poses (K, T) at times (T,) from now, movers carried forward."""
+    def ahead_m(self, positions: Complexes, yaw_rad: Singles, time_s: Floats) -> tuple[Singles, Singles | None]:
+        """(K, T) at poses (K, T) at times (T,) from now to what stands, and to movers carried forward, if any."""
         ...
 
     def doubtful_m(self, positions: Complexes, yaw_rad: Singles, time_s: Floats, turn: complex) -> Singles | None:
@@ -126,11 +133,13 @@ class PointClearance:
             surroundings, pose, time_s, reach_m, config.walls
         )
 
-    def ahead_m(self, positions: Complexes, yaw_rad: Singles, time_s: Floats) -> Singles:
+    def ahead_m(self, positions: Complexes, yaw_rad: Singles, time_s: Floats) -> tuple[Singles, Singles | None]:
         """See `Clearance`."""
+        still = footprint_distance_m(self._spec, positions, yaw_rad, self._still)
+        if not len(self._now):
+            return still, None
         moving = footprint_distance_m(self._spec, positions, yaw_rad, self._moving)
-        moving = moving - (self._growth_mps * time_s).astype(np.float32)
-        return np.minimum(moving, footprint_distance_m(self._spec, positions, yaw_rad, self._still))
+        return still, moving - (self._growth_mps * time_s).astype(np.float32)
 
     def doubtful_m(self, positions: Complexes, yaw_rad: Singles, time_s: Floats, turn: complex) -> Singles | None:
         """See `Clearance`."""
@@ -156,12 +165,12 @@ class FieldClearance:
         self._until_s = until if config.walls else np.full_like(until, np.inf)
         self._now, self._velocity = (x + 1j * y).astype(np.complex64), (vx + 1j * vy).astype(np.complex64)
 
-    def ahead_m(self, positions: Complexes, yaw_rad: Singles, time_s: Floats) -> Singles:
+    def ahead_m(self, positions: Complexes, yaw_rad: Singles, time_s: Floats) -> tuple[Singles, Singles | None]:
         """See `Clearance`."""
         still = spots_distance_m(self._field, positions, yaw_rad, self._spots)
         time = np.asarray(time_s, np.float32)
         carried_s = np.minimum(time[:, None], self._until_s)
-        return np.minimum(still, self._to_movers(positions, yaw_rad, carried_s) - np.float32(self._growth_mps) * time)
+        return still, self._to_movers(positions, yaw_rad, carried_s) - np.float32(self._growth_mps) * time
 
     def doubtful_m(self, positions: Complexes, yaw_rad: Singles, time_s: Floats, turn: complex) -> Singles | None:
         """See `Clearance`."""
@@ -170,7 +179,8 @@ class FieldClearance:
     def here_m(self) -> float:
         """See `Clearance`."""
         pose = np.zeros((1, 1), np.complex64), np.zeros((1, 1), np.float32)
-        return float(self.ahead_m(*pose, np.zeros(1))[0, 0])
+        still, moving = self.ahead_m(*pose, np.zeros(1))
+        return float(_nearer(still, moving)[0, 0])
 
     def _to_movers(self, positions: Complexes, yaw_rad: Singles, time_s: Singles | Complexes) -> Singles:
         centre = self._now[None] + time_s * self._velocity[None]
@@ -202,7 +212,8 @@ def sweep(
         reach_m = float(np.abs(positions).max()) + spec.radius_m + 3 * c.clearance_decay_m + c.growth_mps * time_s[-1]
         clearance = PointClearance(surroundings, observation, spec, time_s, float(reach_m), c)
     instants = np.concatenate([[0.0], time_s])
-    distance = clearance.ahead_m(positions, yaw, time_s) - np.float32(c.margin_m)  # (K, T)
+    still, moving = clearance.ahead_m(positions, yaw, time_s)
+    distance = _nearer(still, moving) - np.float32(c.margin_m)  # (K, T)
     touched = distance < 0
     free = np.where(touched.any(axis=1), touched.argmax(axis=1), steps)
     free_s = instants[free]
@@ -210,6 +221,8 @@ def sweep(
     closeness = np.exp(-np.maximum(distance, 0.0) / np.float32(c.clearance_decay_m))
     mean = (closeness * counted).sum(axis=1) / counted.sum(axis=1)
     cost = c.collision_weight * (1.0 - free_s / time_s[-1]) + c.clearance_weight * mean
+    if moving is not None and c.risk_weight:
+        cost = cost + c.risk_weight * _risk(moving - np.float32(c.margin_m), time_s, c)
     forbidden = (free < steps) & (free_s <= _braking_s(spec, commands[:, 0]))
     soon = int(np.searchsorted(time_s, c.doubt_s + 1e-6))
     for turn, weight in c.doubts if soon else ():
@@ -224,6 +237,18 @@ def sweep(
         forbidden &= distance[:, min(1, steps - 1)] <= here_m - c.margin_m + ESCAPE_M
     forbidden &= np.abs(commands).max(axis=(1, 2)) > 0  # standing still is always allowed
     return Sweep(positions, yaw, free, time_s, np.asarray(cost + c.forbidden * forbidden, np.float32))
+
+
+def _nearer(still: Singles, moving: Singles | None) -> Singles:
+    """Distance to what is nearest of all."""
+    return still if moving is None else np.minimum(still, moving)
+
+
+def _risk(distance_m: Singles, time_s: Floats, config: SweepConfig) -> Singles:
+    """(K,) of coming as near to movers as distances (K, T) at times (T,) say; from 0 to 1."""
+    scale = (config.risk_m + config.risk_mps * time_s).astype(np.float32)
+    later = (1.0 - time_s / time_s[-1]).astype(np.float32)
+    return np.asarray((np.exp(-np.maximum(distance_m, 0.0) / scale) * later).max(axis=1), np.float32)
 
 
 def _braking_s(spec: RobotSpec, commands: NDArray[np.floating]) -> NDArray[np.float64]:

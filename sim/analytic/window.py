@@ -3,7 +3,8 @@
 The candidates are `robonav.planning.window.reachable_commands` kept up for the whole plan, and their price is that of
 `robonav.planning.local` (`sweep`, `progress` and `change_m`), without the smooth variations that the planner tries
 round the best of them. Movers that nobody sees at the moment are left out, and who moves is carried through walls and
-does not swerve (`SweepConfig.walls`, `swerve_weight`). A decision takes about a millisecond.
+does not swerve, and passing him near has no price of its own (`SweepConfig.walls`, `swerve_weight`, `risk_weight`). A
+decision takes about a millisecond.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 
 from robonav.planning.mppi import MPPIConfig
 from robonav.planning.progress import ProgressConfig
+from robonav.planning.sweep import SweepConfig
 from robonav.types import RobotSpec
 from sim.analytic.bits import Array
 from sim.analytic.jit import inner, kernel
@@ -34,7 +36,9 @@ _MIN_RANGE_M = 0.05
 Arrays = dict[str, Array]
 
 TEACHER = MPPIConfig(
-    samples=(7, 1, 13), route=ProgressConfig(heading_weight=0.3, change_weight=0.1, turn_round_weight=0.0)
+    samples=(7, 1, 13),
+    sweep=SweepConfig(risk_weight=0.0),
+    route=ProgressConfig(heading_weight=0.3, change_weight=0.1, turn_round_weight=0.0),
 )
 """Prices and samples of an expert that is easy to imitate. With the planner's own, which go fastest askew, left and
 right are equally good wherever the robot starts from rest, and the mean of the two is neither; to turn round on the

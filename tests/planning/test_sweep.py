@@ -95,7 +95,17 @@ def test_following_somebody_closely_costs_since_he_may_stop_or_turn_back(a1: Rob
     ahead_of_it = Surroundings(np.array([0.31 + 0.35 + 0j]), np.array([1.0 + 0j]))  # as fast as the robot, 0.35 m ahead
     moving = replace(OPEN, twist_base=np.array([1.0, 0.0, 0.0], np.float32))
     none, stops, turns, both = (
-        swept(a1, ahead_of_it, moving, AHEAD, STILL, clearance_weight=0.0, stop_weight=stop, turn_weight=turn).cost
+        swept(
+            a1,
+            ahead_of_it,
+            moving,
+            AHEAD,
+            STILL,
+            clearance_weight=0.0,
+            stop_weight=stop,
+            turn_weight=turn,
+            risk_weight=0.0,
+        ).cost
         for stop, turn in ((0.0, 0.0), (1.0, 0.0), (0.0, 1.0), (1.0, 1.0))
     )
     assert none.tolist() == [0.0, 0.0]
@@ -115,6 +125,22 @@ def test_passing_somebody_costs_since_he_may_swerve_to_either_side(a1: RobotSpec
         )
         assert 0.1 < swerves[0] - none[0] < 1.0  # one of both sides meets it, within the second
         assert np.allclose(twice - none, 2 * (swerves - none))
+
+
+def test_the_risk_of_passing_somebody_is_that_of_the_closest_shave(a1: RobotSpec) -> None:
+    """A point goes past a robot that stands, 0.34 m from its side: the price has a closed form at each instant."""
+    beside = Surroundings(np.array([0.8 + 0.5j]), np.array([-1.0 + 0j]))
+    dials = {"clearance_weight": 0.0, "stop_weight": 0.0, "turn_weight": 0.0, "margin_m": 0.0}
+    found = swept(a1, beside, OPEN, STILL, risk_weight=3.0, risk_m=0.1, risk_mps=0.15, **dials)
+    ahead_m = np.maximum(np.abs(0.8 - found.time_s) - a1.length_m / 2, 0.0)
+    apart_m = np.hypot(ahead_m, 0.5 - a1.width_m / 2)
+    at_once = np.exp(-apart_m / (0.1 + 0.15 * found.time_s)) * (1 - found.time_s / found.time_s[-1])
+    assert found.cost[0] == pytest.approx(3.0 * at_once.max(), rel=1e-4)
+    assert swept(a1, beside, OPEN, STILL, risk_weight=0.0, **dials).cost[0] == 0.0
+    standing = Surroundings(np.array([0.0 + 0.5j]), np.array([0.0 + 0j]))
+    assert swept(a1, standing, OPEN, STILL, risk_weight=3.0, **dials).cost[0] == 0.0  # what stands is no risk
+    with pytest.raises(ConfigError, match="risk_m"):
+        SweepConfig(risk_m=0.0)
 
 
 def test_doubts_without_weight_are_not_looked_at() -> None:
