@@ -31,7 +31,7 @@ TURN = 2 * np.pi
 SHIPPED = "learned"
 """Name of the weights that come with the package."""
 LAGS = (1, 2, 3, 4, 6)
-"""How many ticks ago the earlier scans were."""
+"""How long ago the earlier scans were, in tenths of a second."""
 NEIGHBOURS = (-2, -1, 1, 2)
 """Beams whose ranges are seen beside a beam's own."""
 CHANNELS = 2 + len(NEIGHBOURS) + 2 * len(LAGS) + 7
@@ -40,6 +40,8 @@ LAYERS = (("a", 1), ("b", 1), ("c", 2), ("d", 1))
 GAP_M, UNLIKE_MPS = 0.35, 0.6  # neighbouring beams further apart, or moving less alike, hit two things
 LEAST_RADIUS_M = 0.05
 KNOWN_SCANS, POSITION_STD_M, VELOCITY_STD_MPS = 100, 0.05, 0.1  # of what is seen to move, as a track: it is known well
+LAG_NS, NEAR_NS = 10**8, 5 * 10**7  # of a lag of 1, and how far off a scan's time may be
+KEPT_NS = max(LAGS) * LAG_NS + NEAR_NS
 _SHIPPED_FILE, _LIDAR = Path(__file__).with_name("sight.npz"), (128, TURN)
 _NEAR_M = 1.5  # over which a range's own channel falls to 1/e
 _CUT_M = 1.0  # of differences between ranges
@@ -63,6 +65,21 @@ class Memory(NamedTuple):
 
     scans_m: tuple[Doubles, ...] = ()  # each (B,)
     poses: tuple[Doubles, ...] = ()  # each (3,) of the base in odom
+    stamps_ns: tuple[int, ...] = ()
+
+    def with_scan(self, scan_m: Doubles, pose: Doubles, stamp_ns: int) -> Memory:
+        """With one more, and without those that are no longer of use."""
+        first = next((i for i, then in enumerate(self.stamps_ns) if stamp_ns - then <= KEPT_NS), len(self.stamps_ns))
+        scans, poses, stamps = self.scans_m[first:], self.poses[first:], self.stamps_ns[first:]
+        return Memory((*scans, scan_m), (*poses, pose), (*stamps, stamp_ns))
+
+    def ago(self, lag: int, stamp_ns: int) -> int | None:
+        """Number of the scan that was taken `lag` tenths of a second before a time, whatever the loop's rate is."""
+        if not self.stamps_ns:
+            return None
+        off = [abs(stamp_ns - lag * LAG_NS - then) for then in self.stamps_ns]
+        nearest = int(np.argmin(off))
+        return nearest if off[nearest] <= NEAR_NS else None
 
 
 class Flow(NamedTuple):
@@ -107,7 +124,7 @@ class MotionSight:
             with np.load(path, allow_pickle=False) as file:
                 weights = {name: file[name] for name in file.files}
             beams, span = int(weights.pop("beams")), float(weights.pop("fov_rad"))
-        except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile, TypeError, AttributeError) as error:
             raise CheckpointError(explain(f"sight '{path}'", "weights of a sight", str(error)[:120])) from None
         if not _fits((beams, span), lidar):
             want, got = f"{beams} beams over {span:.3f} rad", f"{lidar.beams} over {lidar.fov_rad:.3f}"
@@ -149,17 +166,18 @@ class MotionSight:
         pose = np.asarray(observation.pose_odom_base, np.float64)
         given = observation.scan_m
         scan = np.zeros(self.lidar.beams) if given is None else hits(np.asarray(given, np.float64), self.lidar)
-        kept = Memory((*memory.scans_m, scan)[-max(LAGS) :], (*memory.poses, pose)[-max(LAGS) :])
+        kept = memory.with_scan(scan, pose, observation.stamp_ns)
         if given is None:
             return kept, None
         earlier = []
         for lag in LAGS:
-            there = lag <= len(memory.scans_m)
-            then = (memory.scans_m[-lag], memory.poses[-lag]) if there else (np.zeros_like(scan), pose)
+            i = memory.ago(lag, observation.stamp_ns)
+            then = (np.zeros_like(scan), pose) if i is None else (memory.scans_m[i], memory.poses[i])
             earlier.append((then[0][None], then[1][None]))
         seen = channels(self.lidar, scan[None], pose[None], earlier, tracked(tracks, of_beam, moving))
         radial, across, logit = self.answers(seen[0])
-        chance = 1.0 / (1.0 + np.exp(-logit))
+        with np.errstate(over="ignore"):
+            chance = 1.0 / (1.0 + np.exp(-logit))
         on = (chance > self.threshold) & (scan > 0)
         yaw = pose[2] + self.lidar.angles_rad
         cos, sin = np.cos(yaw), np.sin(yaw)
@@ -200,7 +218,8 @@ class MotionSight:
             shifts = [(taps // 2 - tap) * apart for tap in range(taps)]
             x = np.asarray(weight @ np.concatenate([np.roll(x, shift, axis=1) for shift in shifts]) + bias, np.float32)
             if i < len(self._layers) - 1:
-                x = np.asarray(x / (1.0 + np.exp(-x)), np.float32)
+                with np.errstate(over="ignore"):  # of what is far below 0, which becomes 0
+                    x = np.asarray(x / (1.0 + np.exp(-x)), np.float32)
         return x
 
 

@@ -119,7 +119,23 @@ def test_memory_is_all_there_is(a1: RobotSpec) -> None:
         again, other = shipped(a1).look(before, observation, tracks, of_beam, tracker.moving(tracks))
         assert flow is not None and other is not None
         assert np.array_equal(flow.velocity_mps, other.velocity_mps) and len(again.scans_m) == len(memory.scans_m)
-    assert len(memory.scans_m) == 6
+    assert len(memory.scans_m) == 7  # no more than it looks back for, and the newest
+
+
+def test_scans_are_found_by_their_time_whatever_the_loops_rate_is() -> None:
+    slow, fast, torn = Memory(), Memory(), Memory()
+    for tenth in range(10):
+        scan, pose = np.full(4, float(tenth)), np.zeros(3)
+        slow = slow.with_scan(scan, pose, tenth * TICK_NS)
+        fast = fast.with_scan(scan, pose, tenth * TICK_NS).with_scan(scan + 0.5, pose, tenth * TICK_NS + TICK_NS // 2)
+        if tenth != 7:
+            torn = torn.with_scan(scan, pose, tenth * TICK_NS + (tenth % 3) * 10**6)
+    now = 10 * TICK_NS
+    for memory in (slow, fast):
+        assert [memory.scans_m[memory.ago(lag, now)][0] for lag in (1, 2, 3, 4, 6)] == [9, 8, 7, 6, 4]
+    assert [torn.ago(lag, now) is None for lag in (1, 2, 3, 4)] == [False, False, True, False]
+    assert Memory().ago(1, now) is None
+    assert len(fast.stamps_ns) == 14 and slow.ago(30, now) is None
 
 
 def test_answers_turn_with_the_beams(a1: RobotSpec) -> None:
@@ -164,6 +180,9 @@ def test_neighbours_that_move_alike_are_one_thing() -> None:
 def test_weights_that_do_not_fit_are_refused_in_a_line(tmp_path: Path, a1: RobotSpec) -> None:
     with pytest.raises(CheckpointError, match=r"no\.npz"):
         MotionSight.named(str(tmp_path / "no.npz"), a1.lidar)
+    np.save(tmp_path / "one.npy", np.zeros(3))
+    with pytest.raises(CheckpointError, match="weights of a sight"):
+        MotionSight.load(tmp_path / "one.npy", a1.lidar)
     (tmp_path / "torn.npz").write_bytes(b"PK\x03\x04 half of it")
     with pytest.raises(CheckpointError, match="weights of a sight"):
         MotionSight.load(tmp_path / "torn.npz", a1.lidar)
