@@ -16,7 +16,7 @@ from hypothesis.extra import numpy as arrays_of
 from deploy import wire
 from deploy.log_reader import Entry, read_log
 from deploy.points import clearance_m
-from deploy.viewer.beliefs import LEVELS, OwnTracker, route_length_m
+from deploy.viewer.beliefs import LEVELS, Beliefs, OwnTracker, route_length_m
 from deploy.viewer.build import view
 from deploy.viewer.content import block_of
 from deploy.viewer.episode import episode_of, logged_rollouts, observations_of
@@ -26,7 +26,9 @@ from deploy.viewer.imagined import paths_of
 from deploy.viewer.pack import DTYPES, pack, unpack, whole
 from robonav.config import load_robot
 from robonav.errors import LogError
+from robonav.mapping.tracks import NO_TRACKS
 from robonav.planning.local import imagined_path
+from robonav.planning.situation import SituationTracker
 
 SPEC = load_robot("a1")
 
@@ -82,6 +84,23 @@ def test_the_maps_changes_add_up_to_the_map(make_log: Any) -> None:
     np.testing.assert_array_equal(shown, np.rint(grid.log_odds * LEVELS))
     assert np.count_nonzero(shown) > 500
     assert len(beliefs.remaining_m) == len(episode.sensed.t_s)
+
+
+def test_movers_are_those_that_the_planner_went_by() -> None:
+    tracker, seen = SituationTracker(SPEC), NO_TRACKS._replace(
+        position_m=np.array([[1.0, 2.0], [3.0, 0.0]]),
+        velocity_mps=np.array([[0.5, -1.0], [0.0, 0.0]]),
+        variance=np.tile([0.01, 0.0, 0.01], (2, 1)),
+        radius_m=np.array([0.25, 0.3]),
+        seen=np.full(2, 50),
+        unseen_s=np.zeros(2),
+        evidence_m=np.ones(2),
+    )  # fmt: skip
+    beliefs = Beliefs(SPEC)
+    beliefs.add(0.0, tracker.reset())
+    beliefs.add(0.1, tracker.reset(), seen)
+    assert beliefs.movers[0].shape == (0, 5)
+    np.testing.assert_allclose(beliefs.movers[1], [[1.0, 2.0, 0.5, -1.0, 0.25]])  # the other one stands
 
 
 def test_a_page_says_what_the_log_says(make_log: Any) -> None:
