@@ -22,18 +22,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     Raises:
         RobonavError: the folder cannot be written, the disk is full, or `path` is a device or a folder.
     """
-    target = Path(path).resolve()
-    if target.exists() and not target.is_file():
-        raise RobonavError(
-            explain(str(path), "a regular file or a new one", "a folder or device", "choose another path")
-        )
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{target.stem}-", suffix=target.suffix, dir=target.parent)
-    except OSError as error:
-        raise RobonavError(f"{target}: cannot write here ({error.strerror}); choose another path") from error
-    os.close(handle)
-    aside = Path(name)
+    target, aside = _begun(path)
     try:
         yield aside
         with aside.open("rb") as stream:
@@ -54,6 +43,11 @@ def require_writable(path: str | Path) -> None:
     Raises:
         RobonavError: the folder cannot be written, or `path` is a device or a folder.
     """
+    _begun(path)[1].unlink()
+
+
+def _begun(path: str | Path) -> tuple[Path, Path]:
+    """Where a file shall lie, and an empty one that was made aside."""
     target = Path(path).resolve()
     if target.exists() and not target.is_file():
         raise RobonavError(
@@ -61,10 +55,11 @@ def require_writable(path: str | Path) -> None:
         )
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=target.parent):
-            pass
+        handle, name = tempfile.mkstemp(prefix=f".{target.stem}-", suffix=target.suffix, dir=target.parent)
     except OSError as error:
         raise RobonavError(f"{target}: cannot write here ({error.strerror}); choose another path") from error
+    os.close(handle)
+    return target, Path(name)
 
 
 def write_bytes_atomic(path: str | Path, data: bytes) -> None:

@@ -8,6 +8,7 @@ This module imports neither torch nor pybullet: it runs on the robot.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
@@ -338,6 +339,11 @@ class Mover:
     start_phase: float = 0.0  # the share of a round that lies behind it at the start, in [0, 1)
     period_s: float = 0.0  # a door's round; the longest wait of a crossing mover at either end
     ignores_robot: bool = False
+
+    @property
+    def circle_m(self) -> float:
+        """Radius of the circle round its shape."""
+        return self.radius_m if self.box_m is None else math.hypot(*self.box_m) / 2
 
 
 @dataclass(frozen=True, slots=True)

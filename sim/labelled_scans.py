@@ -8,19 +8,18 @@ from numpy.typing import NDArray
 from robonav.learning.sight_data import SightData
 from robonav.mapping.sight import hits, tracked
 from robonav.mapping.tracks import MoverTracker
-from robonav.types import Mover, Policy
+from robonav.types import Policy
 from sim.env import NavigateEnv
 from sim.sensor_config import SensorConfig
 
 Doubles = NDArray[np.float64]
-AHEAD_TICKS = 1  # over which a mover's velocity is averaged
 MOVES_MPS = 0.1
 ON_BODY_M, ON_BODY_ERRING_M = 0.12, 0.2  # a beam that ends so near to a mover's disc hit it; the latter if sensors err
 BESIDE_DOOR_M = 0.2  # beams that end so near to a door's circle are left out: what they hit turns
 
 
 def labelled_episode(
-    env: NavigateEnv, policy: Policy, scene: str, seed: int, steps: int, episode: int, ahead: int = AHEAD_TICKS
+    env: NavigateEnv, policy: Policy, scene: str, seed: int, steps: int, episode: int, ahead: int
 ) -> SightData:
     """The ticks of one episode of a scene preset, of which at most `steps`, driven by a policy.
 
@@ -34,7 +33,7 @@ def labelled_episode(
         ahead: ticks over which the velocity of what was hit is averaged; what is left of the episode near its end.
     """
     env.reset(seed=seed, options={"preset": scene})
-    tracker, lidar = MoverTracker(env.robot), env.robot.lidar
+    tracker = MoverTracker(env.robot)
     tracks, state, done = tracker.reset(), policy.reset(seed), False
     near_m = ON_BODY_M if env.sensors == SensorConfig() else ON_BODY_ERRING_M
     scans: list[Doubles] = []
@@ -44,13 +43,11 @@ def labelled_episode(
         observation = env.observation()
         state, decision = policy.act(state, observation)
         tracks, of_beam = tracker.update(tracks, observation)
-        given = observation.scan_m
-        scan = np.zeros(lidar.beams) if given is None else hits(np.asarray(given, np.float64), lidar)
+        scan = hits(observation.scan_m, env.robot.lidar)
         who, known = _hit(env, scan, near_m)
-        word = tracked(tracks, of_beam, tracker.moving(tracks))
         scans.append(scan)
         poses.append(np.asarray(observation.pose_odom_base, np.float64))
-        words.append(np.concatenate([word.velocity_mps[0].T, np.concatenate(word[1:])]))
+        words.append(tracked(tracks, of_beam, tracker.moving(tracks)).rows()[0])
         hit.append(who)
         told.append(known)
         turns.append(float(observation.pose_odom_base[2]) - env.yaw_world_rad)
@@ -59,10 +56,8 @@ def labelled_episode(
         done = terminated or truncated
         places.append(env.movers_world[:, :2])
     velocity, moves = _motion(np.array(places), np.array(hit), np.array(turns), env.robot.dt_s, ahead)
-    number = np.full(len(scans), episode)
-    singles = (np.array(part, np.float32) for part in (scans, words))
-    scan_m, of = singles
-    return SightData(number, scan_m, np.array(poses), of, velocity, moves, np.array(told))
+    number, scan_m = np.full(len(scans), episode), np.array(scans, np.float32)
+    return SightData(number, scan_m, np.array(poses), np.array(words, np.float32), velocity, moves, np.array(told))
 
 
 def _hit(env: NavigateEnv, scan_m: Doubles, near_m: float) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
@@ -75,17 +70,12 @@ def _hit(env: NavigateEnv, scan_m: Doubles, near_m: float) -> tuple[NDArray[np.i
     angle = lidar.angles_rad + yaw
     px = x + lidar.mount_x_m * np.cos(yaw) + scan_m * np.cos(angle)
     py = y + lidar.mount_x_m * np.sin(yaw) + scan_m * np.sin(angle)
-    at, radius = env.movers_world, np.array([_reach_m(mover) for mover in movers])
+    at, radius = env.movers_world, np.array([mover.circle_m for mover in movers])
     gap = np.hypot(px[:, None] - at[:, 0], py[:, None] - at[:, 1]) - radius
     door = np.array([mover.kind == "door" for mover in movers])
     walks = np.where(door, np.inf, gap)
     who = np.where(walks.min(axis=1) < near_m, walks.argmin(axis=1), -1)
     return who, known & ~((gap < BESIDE_DOOR_M) & door).any(axis=1)
-
-
-def _reach_m(mover: Mover) -> float:
-    """Radius of the circle round a mover."""
-    return mover.radius_m if mover.box_m is None else float(np.hypot(*mover.box_m)) / 2
 
 
 def _motion(

@@ -81,9 +81,7 @@ def check_movers(scene: Scene, where: str, spec: RobotSpec | None = None) -> Non
 
 def reach_m(mover: Mover) -> float:
     """Radius of a disc that holds the mover; half the thickness of a door's leaf."""
-    if mover.box_m is None:
-        return mover.radius_m
-    return mover.box_m[1] / 2 if mover.behaviour == "door" else math.hypot(*mover.box_m) / 2
+    return mover.box_m[1] / 2 if mover.box_m is not None and mover.behaviour == "door" else mover.circle_m
 
 
 def start_m(mover: Mover) -> NDArray[np.float64]:

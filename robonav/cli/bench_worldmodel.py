@@ -326,8 +326,7 @@ class AnalyticWorlds:
             for m, mover in enumerate(scene.movers if scene is not None else ()):
                 if state is not None and mover.kind != "door":
                     now = state[world, m]
-                    radius = mover.radius_m if mover.box_m is None else float(np.hypot(*mover.box_m)) / 2
-                    movers[world, m] = now["x"], now["y"], now["vx"], now["vy"], radius
+                    movers[world, m] = now["x"], now["y"], now["vx"], now["vy"], mover.circle_m
         pose, velocity = (array.astype(np.float32) for array in worlds.state[:2])
         return Truth(pose, velocity, worlds.scan(), movers)
 

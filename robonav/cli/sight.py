@@ -6,16 +6,14 @@ import multiprocessing
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from robonav.cli.args import parse
 from robonav.errors import ConfigError, explain
 from robonav.files import require_writable
-from robonav.learning.sight_data import HELD_OUT, SightConfig
-
-if TYPE_CHECKING:
-    from robonav.learning.sight_data import SightData
+from robonav.learning.sight_data import HELD_OUT, SightConfig, SightData, samples
 
 SUMMARY = """Drives through scenes, keeps what each beam really hit, and learns to see in the scans who moves, and how
 fast. A planner takes the file by its dial `sight`."""
@@ -56,14 +54,6 @@ class SightArgs:
     train: SightConfig = field(default_factory=SightConfig)
 
 
-@dataclass(frozen=True)
-class _Part:
-    """Episodes that a worker drives."""
-
-    numbers: range
-    args: SightArgs
-
-
 def main(argv: Sequence[str]) -> int:
     """Runs the command."""
     args = parse(SightArgs, argv, "robonav sight", SUMMARY, EXAMPLES)
@@ -74,7 +64,6 @@ def main(argv: Sequence[str]) -> int:
     from policies.baselines import load_baseline
     from robonav.config import load_robot
     from robonav.learning.sight import save_sight, train_sight
-    from robonav.learning.sight_data import SightData, samples
     from sim.scenes import load_scene
 
     lidars = [load_robot(name).lidar for name in args.robots]
@@ -103,23 +92,24 @@ def _driven(args: SightArgs) -> list[SightData]:
 
     from robonav.evaluation.runner import usable_cores
 
-    parts = [_Part(range(i, min(i + CHUNK, args.episodes)), args) for i in range(0, args.episodes, CHUNK)]
+    parts = [range(i, min(i + CHUNK, args.episodes)) for i in range(0, args.episodes, CHUNK)]
     workers = max(1, min(args.workers or usable_cores(), len(parts)))
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        return list(tqdm(pool.map(_drive, parts), total=len(parts), unit="part", disable=None, leave=False))
+        driven = pool.map(partial(_drive, args), parts)
+        return list(tqdm(driven, total=len(parts), unit="part", disable=None, leave=False))
 
 
-def _drive(part: _Part) -> SightData:
+def _drive(args: SightArgs, numbers: range) -> SightData:
+    """The episodes of these numbers."""
     import numpy as np
 
     from policies.registry import make_policy
-    from robonav.learning.sight_data import SightData
     from sim.env import NavigateEnv
     from sim.labelled_scans import labelled_episode
 
-    args, made = part.args, []
+    made = []
     envs: dict[tuple[str, bool], Any] = {}
-    for number in part.numbers:
+    for number in numbers:
         rng = np.random.default_rng([args.train.seed, number])
         scene, robot = str(rng.choice(args.scenes)), args.robots[number % len(args.robots)]
         erring = bool(number // len(args.robots) % 2)

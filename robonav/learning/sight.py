@@ -19,12 +19,11 @@ from torch import Tensor, nn
 
 from robonav.files import atomic_path
 from robonav.learning.sight_data import HELD_OUT, Samples, SightConfig
-from robonav.mapping.sight import CHANNELS, LAGS, LAYERS, NEIGHBOURS
+from robonav.mapping.sight import CHANNELS, LAYERS, NEIGHBOURS, RANGE_DECAY_M, TRACKED
 from robonav.types import LidarSpec
 
-TAPS = {"a": 3, "b": 5, "c": 5, "d": 1}
 OUTPUTS = 3  # velocity away from the lidar, to the left of that, logit
-NEAR = float(np.exp(-3.0 / 1.5))  # of the range's channel: beams within 3 m are counted in what is reported
+NEAR = float(np.exp(-3.0 / RANGE_DECAY_M))  # of the range's channel: beams within 3 m are counted in what is reported
 
 
 class SightNet(nn.Module):
@@ -33,13 +32,13 @@ class SightNet(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         sizes = (CHANNELS, width, width, width, OUTPUTS)
-        for (name, apart), before, after in zip(LAYERS, sizes[:-1], sizes[1:], strict=True):
-            setattr(self, name, nn.Conv1d(before, after, TAPS[name], dilation=apart))
+        for (name, taps, apart), before, after in zip(LAYERS, sizes[:-1], sizes[1:], strict=True):
+            setattr(self, name, nn.Conv1d(before, after, taps, dilation=apart))
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, B) -> (N, 3, B)."""
-        for i, (name, apart) in enumerate(LAYERS):
-            around = TAPS[name] // 2 * apart
+        for i, (name, taps, apart) in enumerate(LAYERS):
+            around = taps // 2 * apart
             x = getattr(self, name)(F.pad(x, (around, around), mode="circular") if around else x)
             x = x if i == len(LAYERS) - 1 else F.silu(x)
         return x
@@ -108,10 +107,9 @@ def report(net: nn.Module, data: Samples) -> Report:
     answers = np.concatenate([net(_batch(data, part).channels).numpy() for part in parts])
     x, truth = data.channels[rows].astype(np.float32), data.velocity_mps[rows]
     near, moves = (x[:, 0] > NEAR) & data.told[rows], data.moves[rows]
-    tracked = 2 + len(NEIGHBOURS) + 2 * len(LAGS)
-    theirs = x[:, tracked + 3] > 0.5
+    theirs = x[:, TRACKED + 3] > 0.5
     figures = []
-    for on, velocity in ((answers[:, 2] > 0, answers[:, :2]), (theirs, x[:, tracked : tracked + 2])):
+    for on, velocity in ((answers[:, 2] > 0, answers[:, :2]), (theirs, x[:, TRACKED : TRACKED + 2])):
         off = np.hypot(*(velocity * on[:, None] - truth).transpose(1, 0, 2))
         moving, still = near & moves, near & ~moves
         figures += [_mean(on[moving]), _mean(on[still]), _mean(off[moving])]
@@ -148,6 +146,6 @@ def _mirrored(batch: _Batch) -> _Batch:
     channels, velocity = flipped.channels.clone(), flipped.velocity.clone()
     beside = slice(2, 2 + len(NEIGHBOURS))
     channels[:, beside] = channels[:, beside].flip(1)
-    channels[:, 2 + len(NEIGHBOURS) + 2 * len(LAGS) + 1] *= -1
+    channels[:, TRACKED + 1] *= -1
     velocity[:, 1] *= -1
     return flipped._replace(channels=channels, velocity=velocity)

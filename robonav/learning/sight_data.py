@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from robonav.config import require_at_least
 from robonav.errors import ConfigError, explain
-from robonav.mapping.sight import LAGS, Tracked, channels
+from robonav.mapping.sight import LAGS, Tracked, along_beams, channels
 from robonav.types import LidarSpec
 
 Doubles = NDArray[np.float64]
@@ -58,7 +58,7 @@ class SightData(NamedTuple):
     episode: NDArray[np.int64]  # (N,)
     scan_m: Singles  # (N, B) 0 where a beam hit nothing
     pose: Doubles  # (N, 3) of the base in odom
-    tracked: Singles  # (N, 7, B) of `Tracked`: velocity x, y, known, moving, seen, spread, evidence
+    tracked: Singles  # (N, 7, B) rows of `Tracked`
     velocity_mps: Singles  # (N, B, 2) of what each beam hit, on average over the next ticks, in odom
     moves: NDArray[np.bool_]  # (N, B) whether that moves now
     told: NDArray[np.bool_]  # (N, B) whether it is known what the beam hit
@@ -85,10 +85,8 @@ def samples(data: SightData, lidar: LidarSpec) -> Samples:
     begins = np.flatnonzero(np.concatenate([[True], np.diff(data.episode) != 0]))
     age = np.arange(n) - np.repeat(begins, np.diff(np.append(begins, n)))
     seen = [_channels(data, lidar, rows, age) for rows in np.array_split(np.arange(n), max(1, n // _ROWS))]
-    yaw = data.pose[:, 2:] + lidar.angles_rad
-    cos, sin = np.cos(yaw), np.sin(yaw)
-    vx, vy = data.velocity_mps[..., 0], data.velocity_mps[..., 1]
-    velocity = np.stack([vx * cos + vy * sin, vy * cos - vx * sin], axis=1).astype(np.float32)
+    along = along_beams(data.velocity_mps, data.pose[:, 2:] + lidar.angles_rad)
+    velocity = np.stack(along, axis=1).astype(np.float32)
     return Samples(np.concatenate(seen), velocity, data.moves, data.told, data.episode)
 
 
@@ -100,7 +98,6 @@ def _channels(
         then = np.maximum(rows - lag, 0)
         there = (age[rows] >= lag)[:, None]
         earlier.append((np.where(there, data.scan_m[then], 0.0).astype(np.float64), data.pose[then]))
-    of = data.tracked[rows].astype(np.float64)
-    told = Tracked(of[:, :2].transpose(0, 2, 1), *(of[:, k] for k in range(2, of.shape[1])))
+    told = Tracked.of_rows(data.tracked[rows].astype(np.float64))
     seen = channels(lidar, data.scan_m[rows].astype(np.float64), data.pose[rows], earlier, told)
     return seen.astype(np.float16)

@@ -34,16 +34,21 @@ LAGS = (1, 2, 3, 4, 6)
 """How long ago the earlier scans were, in tenths of a second."""
 NEIGHBOURS = (-2, -1, 1, 2)
 """Beams whose ranges are seen beside a beam's own."""
-CHANNELS = 2 + len(NEIGHBOURS) + 2 * len(LAGS) + 7
-LAYERS = (("a", 1), ("b", 1), ("c", 2), ("d", 1))
-"""Names of the convolutions and how far apart their taps are."""
+TRACKED = 2 + len(NEIGHBOURS) + 2 * len(LAGS)
+"""The first channel of what the filter says."""
+CHANNELS = TRACKED + 7
+LAYERS = (("a", 3, 1), ("b", 5, 1), ("c", 5, 2), ("d", 1, 1))
+"""Names of the convolutions, how many taps they have, and how far apart these are."""
+RANGE_DECAY_M = 1.5
+"""Over which a range's own channel falls to 1/e."""
+MOVES_FROM = 0.5
+"""Chance from which on a beam's hit counts as moving."""
 GAP_M, UNLIKE_MPS = 0.35, 0.6  # neighbouring beams further apart, or moving less alike, hit two things
 LEAST_RADIUS_M = 0.05
 KNOWN_SCANS, POSITION_STD_M, VELOCITY_STD_MPS = 100, 0.05, 0.1  # of what is seen to move, as a track: it is known well
 LAG_NS, NEAR_NS = 10**8, 5 * 10**7  # of a lag of 1, and how far off a scan's time may be
 KEPT_NS = max(LAGS) * LAG_NS + NEAR_NS
-_SHIPPED_FILE, _LIDAR = Path(__file__).with_name("sight.npz"), (128, TURN)
-_NEAR_M = 1.5  # over which a range's own channel falls to 1/e
+_SHIPPED_FILE = Path(__file__).with_name("sight.npz")
 _CUT_M = 1.0  # of differences between ranges
 _NOTHING_M = 99.0
 _SEEN_CUT, _SEEN_SCALE, _SPREAD_CUT_MPS, _EVIDENCE_SCALE = 20, 10.0, 1.5, 3.0
@@ -58,6 +63,15 @@ class Tracked(NamedTuple):
     seen: Doubles  # (N, B) scans in which it was seen
     spread_mps: Doubles  # (N, B) standard deviation of its velocity
     evidence_m: Doubles  # (N, B) by how much motion explains an earlier scan better than standing still does
+
+    def rows(self) -> Doubles:
+        """(N, 7, B): velocity x, y and the rest."""
+        return np.concatenate([self.velocity_mps.transpose(0, 2, 1), np.stack(self[1:], axis=1)], axis=1)
+
+    @classmethod
+    def of_rows(cls, rows: Doubles) -> Tracked:
+        """What `rows` (N, 7, B) hold."""
+        return cls(rows[:, :2].transpose(0, 2, 1), *(rows[:, k] for k in range(2, rows.shape[1])))
 
 
 class Memory(NamedTuple):
@@ -92,21 +106,22 @@ class Flow(NamedTuple):
 class MotionSight:
     """The network with its weights. Holds constants only."""
 
-    def __init__(self, lidar: LidarSpec, weights: Mapping[str, NDArray[np.floating]], threshold: float = 0.5) -> None:
+    def __init__(self, lidar: LidarSpec, weights: Mapping[str, NDArray[np.floating]]) -> None:
         """Checks the weights.
 
         Raises:
             CheckpointError: a name is missing or a shape does not fit.
         """
-        self.lidar, self.threshold = lidar, threshold
+        self.lidar = lidar
         self._layers: list[tuple[Singles, Singles, int, int]] = []
         width = CHANNELS
-        for name, apart in LAYERS:
+        for name, taps, apart in LAYERS:
             weight, bias = (weights.get(f"{name}.{part}") for part in ("weight", "bias"))
-            if weight is None or bias is None or weight.ndim != 3 or weight.shape[1] != width:
+            if weight is None or bias is None or weight.ndim != 3 or weight.shape[1:] != (width, taps):
                 got = "nothing" if weight is None else weight.shape
-                raise CheckpointError(explain(f"sight: {name}", f"a weight (outputs, {width}, taps) and a bias", got))
-            outputs, _, taps = weight.shape
+                want = f"a weight (outputs, {width}, {taps}) and a bias"
+                raise CheckpointError(explain(f"sight: {name}", want, got))
+            outputs = weight.shape[0]
             flat = np.ascontiguousarray(weight.transpose(0, 2, 1).reshape(outputs, taps * width), np.float32)
             self._layers.append((flat, np.asarray(bias, np.float32)[:, None], taps, apart))
             width = outputs
@@ -120,13 +135,8 @@ class MotionSight:
         Raises:
             CheckpointError: there is none, it is damaged, or it is for another lidar.
         """
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                weights = {name: file[name] for name in file.files}
-            beams, span = int(weights.pop("beams")), float(weights.pop("fov_rad"))
-        except (OSError, ValueError, KeyError, EOFError, BadZipFile, TypeError, AttributeError) as error:
-            raise CheckpointError(explain(f"sight '{path}'", "weights of a sight", str(error)[:120])) from None
-        if not _fits((beams, span), lidar):
+        weights, beams, span = _read(path)
+        if not _fits(beams, span, lidar):
             want, got = f"{beams} beams over {span:.3f} rad", f"{lidar.beams} over {lidar.fov_rad:.3f}"
             raise CheckpointError(explain(f"sight '{path}': lidar", want, got))
         return cls(lidar, weights)
@@ -140,45 +150,29 @@ class MotionSight:
         """
         if name != SHIPPED:
             return cls.load(Path(name), lidar) if name else None
-        return cls.load(_SHIPPED_FILE, lidar) if _fits(_LIDAR, lidar) else None
+        weights, beams, span = _read(_SHIPPED_FILE)
+        return cls(lidar, weights) if _fits(beams, span, lidar) else None
 
     def reset(self) -> Memory:
         """Nothing seen yet."""
         return Memory()
 
-    def look(
-        self,
-        memory: Memory,
-        observation: Observation,
-        tracks: Tracks,
-        of_beam: NDArray[np.int64],
-        moving: NDArray[np.bool_],
-    ) -> tuple[Memory, Flow | None]:
-        """What moves in the newest scan; None without one.
-
-        Args:
-            memory: of the ticks before.
-            observation: of now.
-            tracks: after this observation.
-            of_beam: (B,) index of each beam's track, -1 for none.
-            moving: (K,) which tracks move for certain.
-        """
-        pose = np.asarray(observation.pose_odom_base, np.float64)
-        given = observation.scan_m
-        scan = np.zeros(self.lidar.beams) if given is None else hits(np.asarray(given, np.float64), self.lidar)
+    def look(self, memory: Memory, observation: Observation, of: Tracked) -> tuple[Memory, Flow | None]:
+        """What moves in the newest scan; None without one. `of` is what the filter says after this observation."""
+        pose, scan = np.asarray(observation.pose_odom_base, np.float64), hits(observation.scan_m, self.lidar)
         kept = memory.with_scan(scan, pose, observation.stamp_ns)
-        if given is None:
+        if observation.scan_m is None:
             return kept, None
         earlier = []
         for lag in LAGS:
             i = memory.ago(lag, observation.stamp_ns)
             then = (np.zeros_like(scan), pose) if i is None else (memory.scans_m[i], memory.poses[i])
             earlier.append((then[0][None], then[1][None]))
-        seen = channels(self.lidar, scan[None], pose[None], earlier, tracked(tracks, of_beam, moving))
+        seen = channels(self.lidar, scan[None], pose[None], earlier, of)
         radial, across, logit = self.answers(seen[0])
         with np.errstate(over="ignore"):
             chance = 1.0 / (1.0 + np.exp(-logit))
-        on = (chance > self.threshold) & (scan > 0)
+        on = (chance > MOVES_FROM) & (scan > 0)
         yaw = pose[2] + self.lidar.angles_rad
         cos, sin = np.cos(yaw), np.sin(yaw)
         velocity = np.stack([radial * cos - across * sin, radial * sin + across * cos], -1)
@@ -192,12 +186,19 @@ class MotionSight:
         of_beam: NDArray[np.int64],
         moving: NDArray[np.bool_],
     ) -> tuple[Memory, Tracks, NDArray[np.int64]]:
-        """Memory, tracks and each beam's track after an observation, in place of the filter's (arguments of `look`).
+        """Memory, tracks and each beam's track after an observation, in place of the filter's.
 
         They are those of whatever is seen to move, and of movers that the filter knows and that are hidden now. Without
         a scan they are the filter's own.
+
+        Args:
+            memory: of the ticks before.
+            observation: of now.
+            tracks: of the filter after this observation.
+            of_beam: (B,) index of each beam's track, -1 for none.
+            moving: (K,) which tracks move for certain.
         """
-        memory, flow = self.look(memory, observation, tracks, of_beam, moving)
+        memory, flow = self.look(memory, observation, tracked(tracks, of_beam, moving))
         if flow is None:
             return memory, tracks, of_beam
         x, y, yaw = (float(v) for v in observation.pose_odom_base)
@@ -223,13 +224,26 @@ class MotionSight:
         return x
 
 
-def _fits(made_for: tuple[int, float], lidar: LidarSpec) -> bool:
+def _read(path: Path) -> tuple[dict[str, NDArray[np.floating]], int, float]:
+    """A file's weights, and the beams of the lidar for which they are made and their angle in rad."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            weights = {name: file[name] for name in file.files}
+        return weights, int(weights.pop("beams")), float(weights.pop("fov_rad"))
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile, TypeError, AttributeError) as error:
+        raise CheckpointError(explain(f"sight '{path}'", "weights of a sight", str(error)[:120])) from None
+
+
+def _fits(beams: int, fov_rad: float, lidar: LidarSpec) -> bool:
     """Whether a lidar has as many beams over as wide an angle."""
-    return made_for[0] == lidar.beams and abs(made_for[1] - lidar.fov_rad) < 1e-3
+    return beams == lidar.beams and abs(fov_rad - lidar.fov_rad) < 1e-3
 
 
-def hits(scan_m: Doubles, lidar: LidarSpec) -> Doubles:
-    """(..., B) ranges, 0 where a beam hit nothing."""
+def hits(given_m: NDArray[np.floating] | None, lidar: LidarSpec) -> Doubles:
+    """(B,) ranges of a scan, 0 where a beam hit nothing; all 0 where there is no scan."""
+    if given_m is None:
+        return np.zeros(lidar.beams)
+    scan_m = np.asarray(given_m, np.float64)
     return np.where((scan_m < lidar.range_m - 1e-3) & (scan_m > 0.05), scan_m, 0.0)
 
 
@@ -258,7 +272,7 @@ def channels(
         of: what the filter says.
     """
     hit = scan_m > 0
-    seen = [np.exp(-scan_m / _NEAR_M) * hit, hit]
+    seen = [np.exp(-scan_m / RANGE_DECAY_M) * hit, hit]
     for shift in NEIGHBOURS:
         beside = np.roll(scan_m, shift, axis=1)
         seen.append(np.clip(beside - scan_m, -_CUT_M, _CUT_M) * (hit & (beside > 0)))
@@ -266,13 +280,17 @@ def channels(
         then_m = seen_from(lidar, then_m, there, pose)
         both = hit & (then_m > 0)
         seen += [np.clip(then_m - scan_m, -_CUT_M, _CUT_M) * both, both]
-    yaw = pose[:, 2:] + lidar.angles_rad
-    cos, sin = np.cos(yaw), np.sin(yaw)
-    vx, vy = of.velocity_mps[..., 0], of.velocity_mps[..., 1]
-    seen += [vx * cos + vy * sin, vy * cos - vx * sin, of.known, of.moving]
+    seen += [*along_beams(of.velocity_mps, pose[:, 2:] + lidar.angles_rad), of.known, of.moving]
     seen += [np.minimum(of.seen, _SEEN_CUT) / _SEEN_SCALE, np.minimum(of.spread_mps, _SPREAD_CUT_MPS)]
     seen.append(np.clip(_EVIDENCE_SCALE * of.evidence_m, -1.0, 1.0))
     return np.stack(seen, axis=1).astype(np.float32)
+
+
+def along_beams(velocity: NDArray[np.floating], yaw_rad: Doubles) -> tuple[Doubles, Doubles]:
+    """(N, B) each: velocities (N, B, 2) along beams that look to `yaw_rad` (N, B), and to the left of that."""
+    cos, sin = np.cos(yaw_rad), np.sin(yaw_rad)
+    vx, vy = velocity[..., 0], velocity[..., 1]
+    return vx * cos + vy * sin, vy * cos - vx * sin
 
 
 def seen_from(lidar: LidarSpec, scan_m: Doubles, there: Doubles, here: Doubles) -> Doubles:

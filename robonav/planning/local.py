@@ -115,12 +115,7 @@ class LocalPilot:
     exported planners do.
     """
 
-    def __init__(
-        self,
-        spec: RobotSpec,
-        config: MPPIConfig | None = None,
-        on_field: bool = False,
-    ) -> None:
+    def __init__(self, spec: RobotSpec, config: MPPIConfig | None = None, on_field: bool = False) -> None:
         self.spec, self.on_field = spec, on_field
         self.planner, self.tracker = LocalPlanner(spec, config), SurroundingsTracker(spec)
         self.sight = MotionSight.named(self.planner.config.sight, spec.lidar)
@@ -141,20 +136,17 @@ class LocalPilot:
         following = PilotState(surroundings, found.state, memory)
         return Move(following, found, imagined_path(observation, found.actions, self.spec))
 
-    def _looked(self, memory: Memory, observation: Observation, situation: Situation) -> tuple[Memory, Situation]:
-        """The situation with what the sight, where there is one, says of who moves in place of the tracker."""
-        if self.sight is None or self.tracker.movers is None or situation.of_beam is None:
-            return memory, situation
-        moving = self.tracker.movers.moving(situation.tracks)
-        memory, tracks, of_beam = self.sight.tracks(memory, observation, situation.tracks, situation.of_beam, moving)
-        return memory, replace(situation, tracks=tracks, of_beam=of_beam)
-
     def surroundings(
         self, state: PilotState, observation: Observation, situation: Situation
     ) -> tuple[Surroundings, Memory]:
-        """What stands and moves after this observation, and what the sight has seen."""
-        memory, situation = self._looked(state.seen, observation, situation)
-        tracked = None if situation.of_beam is None else (situation.tracks, situation.of_beam)
+        """What stands and moves after this observation, and what the sight has seen.
+
+        Of who moves the sight speaks, where there is one, in place of the situation's tracks.
+        """
+        memory, tracks, of_beam, movers = state.seen, situation.tracks, situation.of_beam, self.tracker.movers
+        if self.sight is not None and movers is not None and of_beam is not None:
+            memory, tracks, of_beam = self.sight.tracks(memory, observation, tracks, of_beam, movers.moving(tracks))
+        tracked = None if of_beam is None else (tracks, of_beam)
         return self.tracker.update(state.surroundings, observation, tracked), memory
 
     def field(self, surroundings: Surroundings, observation: Observation) -> LocalField:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from robonav.errors import CheckpointError
-from robonav.mapping.sight import CHANNELS, Flow, Memory, MotionSight, grouped, seen_from
+from robonav.mapping.sight import CHANNELS, Flow, Memory, MotionSight, grouped, seen_from, tracked
 from robonav.mapping.tracks import MoverTracker
 from robonav.types import LidarSpec, RobotSpec
 from tests.mapping.raycast import NO_CIRCLES, cast, observe, room
@@ -114,9 +114,9 @@ def test_memory_is_all_there_is(a1: RobotSpec) -> None:
         circles = np.array([[2.0, -1.0 + 0.1 * tick, 0.25]])
         observation = observe(np.zeros(3), (4, 0), cast(np.zeros(3), a1.lidar, WALLS, circles), tick * TICK_NS)
         tracks, of_beam = tracker.update(tracks, observation)
-        before = memory
-        memory, flow = sight.look(before, observation, tracks, of_beam, tracker.moving(tracks))
-        again, other = shipped(a1).look(before, observation, tracks, of_beam, tracker.moving(tracks))
+        before, of = memory, tracked(tracks, of_beam, tracker.moving(tracks))
+        memory, flow = sight.look(before, observation, of)
+        again, other = shipped(a1).look(before, observation, of)
         assert flow is not None and other is not None
         assert np.array_equal(flow.velocity_mps, other.velocity_mps) and len(again.scans_m) == len(memory.scans_m)
     assert len(memory.scans_m) == 7  # no more than it looks back for, and the newest

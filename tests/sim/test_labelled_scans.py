@@ -30,7 +30,7 @@ def env():
 
 
 def test_beams_that_move_are_those_on_the_movers(env: NavigateEnv) -> None:
-    data = labelled_episode(env, Still(), "crowd-few", 7, 30, 3)
+    data = labelled_episode(env, Still(), "crowd-few", 7, 30, 3, 1)
     assert set(data.episode.tolist()) == {3} and data.scan_m.shape == (len(data.episode), 128)
     assert data.moves.any() and not data.moves[data.scan_m == 0].any()
     speed = np.hypot(*data.velocity_mps.transpose(2, 0, 1))
@@ -47,7 +47,7 @@ def test_beams_that_move_are_those_on_the_movers(env: NavigateEnv) -> None:
 
 
 def test_a_scene_without_movers_has_none(env: NavigateEnv) -> None:
-    data = labelled_episode(env, Still(), "rooms", 2, 5, 0)
+    data = labelled_episode(env, Still(), "rooms", 2, 5, 0, 1)
     assert not data.moves.any() and not data.velocity_mps.any()
     assert np.array_equal(data.told, data.scan_m > 0)
 
