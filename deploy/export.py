@@ -26,14 +26,13 @@ from deploy.graph import OPSET
 from policies.bundle import Bundle
 from policies.onnx_dreams import PlannedDreams
 from policies.planner_layout import PlannerLayout
-from robonav.config import from_mapping, package_versions
+from robonav.config import package_versions
 from robonav.imagination.agent import Agent, AgentState
 from robonav.learning.checkpoint import Checkpoint
 from robonav.planning.mppi import MPPIConfig
-from robonav.planning.situation import SituationConfig
 from robonav.types import ACTION_SIZE, RobotSpec, policy_input_shapes
 
-__all__ = ["export", "read_by", "record", "situation_of", "synthetic_drives", "synthetic_ticks", "to_onnx"]
+__all__ = ["export", "read_by", "record", "synthetic_drives", "synthetic_ticks", "to_onnx"]
 
 NORMALISATION = "physical units go in (metres, rad, m/s, rad/s); the graph normalises inside"
 
@@ -127,7 +126,7 @@ def export(
         BundleError: the graphs and torch differ by more than the precision's tolerance; nothing is written then.
     """
     agent, spec, ticks = checkpoint.agent, checkpoint.spec, list(ticks)
-    situation = situation_of(checkpoint)
+    situation = checkpoint.situation
     states = {key: tuple(tensor.shape) for key, tensor in agent.initial_state(1).tensors()}
     reads, versions = read_by(agent, spec), package_versions()
     contract = make_contract(
@@ -151,11 +150,6 @@ def export(
             plans = record_plans(agent, spec, layout, recording, ticks, situation)
             parts = PlannerParts(lowered(planner_to_onnx(agent, layout), precision), plans)
     return write_bundle(out, graph, contract, recording, card, dreams=dreams, planner=parts)
-
-
-def situation_of(checkpoint: Checkpoint) -> SituationConfig:
-    """What its robot knew in training."""
-    return from_mapping(SituationConfig, checkpoint.info.get("situation", {}), "situation in the checkpoint")
 
 
 def layout_of(agent: Agent, spec: RobotSpec, config: MPPIConfig) -> PlannerLayout:

@@ -19,7 +19,7 @@ from deploy.points import clearance_m
 from deploy.report import COLLISION, SUCCESS
 from robonav.errors import LogError, explain
 from robonav.planning.routes import progress_on_route
-from robonav.planning.situation import Situation, SituationTracker
+from robonav.planning.situation import Situation, SituationConfig, SituationTracker
 from robonav.types import ACTION_SIZE, Observation, RobotSpec, policy_input_shapes
 
 Steps = dict[str, NDArray[Any]]  # (n, ...) arrays of an episode, as the replay holds them
@@ -27,13 +27,14 @@ Judge = Callable[[float, float, str | None], tuple[float, int]]
 """Reward and event bits of a tick from its progress in metres, its clearance in metres, and the outcome if it ended."""
 
 
-def episodes_of(log: Log, spec: RobotSpec, judge: Judge) -> list[Steps]:
+def episodes_of(log: Log, spec: RobotSpec, judge: Judge, situation: SituationConfig | None = None) -> list[Steps]:
     """The episodes of a log: one, or several where observations are missing between them.
 
     Args:
         log: of a run.
         spec: robot that is trained for; its sensors must be the log's.
         judge: gives rewards and events.
+        situation: makes what a policy reads.
 
     Raises:
         LogError: the log is of a robot with other sensors or another rate; one line.
@@ -48,7 +49,7 @@ def episodes_of(log: Log, spec: RobotSpec, judge: Judge) -> list[Steps]:
     for part in _runs(observations):
         last = part[-1] is observations[-1]
         seen = [wire.unpack_observation(m) for m in part]
-        found.append(_steps(seen, robot, judge, outcome if last else None))
+        found.append(_steps(seen, robot, judge, outcome if last else None, situation))
     return found
 
 
@@ -81,8 +82,14 @@ def _runs(observations: Sequence[wire.ObservationMsg]) -> list[list[wire.Observa
     return [run for run in runs if len(run) > 1]
 
 
-def _steps(observations: Sequence[Observation], robot: RobotSpec, judge: Judge, outcome: str | None) -> Steps:
-    tracker = SituationTracker(robot)
+def _steps(
+    observations: Sequence[Observation],
+    robot: RobotSpec,
+    judge: Judge,
+    outcome: str | None,
+    config: SituationConfig | None,
+) -> Steps:
+    tracker = SituationTracker(robot, config)
     situation, rows = tracker.reset(), []
     for i, observation in enumerate(observations):
         before, situation = situation, tracker.update(situation, observation)

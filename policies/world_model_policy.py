@@ -16,7 +16,6 @@ import torch
 from numpy.typing import NDArray
 
 from policies.same_robot import check_same_robot
-from robonav.config import from_mapping
 from robonav.errors import PolicyError, explain
 from robonav.imagination.agent import Agent, AgentState
 from robonav.imagination.candidates import TorchImagination
@@ -134,5 +133,5 @@ def load(path: str | Path, spec: RobotSpec, planner: Planner = "actor") -> World
     checkpoint = load_agent(path)
     told = checkpoint.agent.config.model.encoder.robot
     check_same_robot(checkpoint.spec, spec, f"checkpoint {path}", PolicyError, told)
-    situation = from_mapping(SituationConfig, checkpoint.info.get("situation", {}), f"checkpoint {path}: situation")
-    return WorldModelPolicy(checkpoint.agent, spec, planner, None, f"{Path(path).name}:{planner}", situation)
+    name = f"{Path(path).name}:{planner}"
+    return WorldModelPolicy(checkpoint.agent, spec, planner, None, name, checkpoint.situation)

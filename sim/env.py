@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from robonav.config import load_robot
 from robonav.errors import ConfigError, ShapeError, explain, nearest
+from robonav.planning.situation import SituationConfig
 from robonav.types import ACTION_SIZE, Observation, RobotSpec, Scene, policy_input_shapes
 from sim.actuation import Actuation
 from sim.fidelity import Fidelity, Varied, check_fidelity, make_world
@@ -63,12 +64,14 @@ class NavigateEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
         randomisation: str | RandomisationConfig | None = None,
         fidelity: Fidelity = "kinematic",
         latency_s: float = 0.0,
+        sight: str = "",
     ) -> None:
         """Makes the world; `scene`, `robot` and `scene_options` as in `sim.load_scene`, `view` is "chase" or "top".
 
         `reward`, `sensors` and `randomisation` are presets of configs/, .toml files, or the configs themselves.
         `fidelity` and `world` are those of `sim.fidelity.make_world`. `latency_s` is the time of whoever decides: an
-        action takes effect so much after its observation, on top of the delays that are drawn.
+        action takes effect so much after its observation, on top of the delays that are drawn. `sight` says who tells
+        what moves in the policy's input: "" the tracker, "learned" `robonav.mapping.sight`.
 
         Raises:
             RobonavError: unknown scene, robot, view, fidelity, preset or reward key, no display to show a window on,
@@ -99,7 +102,9 @@ class NavigateEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
         self._world.seen = depth
         self._depth = depth
         self._sensors = SensorSuite(self._world, depth, self.sensors)
-        self._inputs: PolicyInputs | None = policy_inputs(self.robot) if policy_input else None
+        self._inputs: PolicyInputs | None = None
+        if policy_input:
+            self._inputs = policy_inputs(self.robot, SituationConfig(sight=sight))
         self._renderer: Any = None
         self._task: Task | None = None
         self._coming: int | None = None  # number of the next unseeded episode, once it is drawn

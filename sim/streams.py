@@ -37,7 +37,7 @@ class StreamsOf:
         made: dict[int, NavigateEnv] = {}
         for (robot, imperfect), worlds in groups.items():
             for world in worlds:
-                made[world] = NavigateEnv(self.presets[0], robot, **errors_of(self.collect, imperfect))
+                made[world] = NavigateEnv(self.presets[0], robot, **environment_of(self.collect, imperfect))
         return GymStreams([made[world] for world in range(count)])
 
 
@@ -61,9 +61,10 @@ def groups_of(collect: CollectConfig, robot: str, count: int) -> dict[tuple[str,
     return groups
 
 
-def errors_of(collect: CollectConfig, imperfect: bool) -> dict[str, Any]:
-    """Arguments of an environment."""
-    return {"sensors": collect.sensors, "randomisation": collect.randomisation} if imperfect else {}
+def environment_of(collect: CollectConfig, imperfect: bool) -> dict[str, Any]:
+    """Arguments of an environment: who says what moves, and its errors."""
+    errors = {"sensors": collect.sensors, "randomisation": collect.randomisation} if imperfect else {}
+    return {"sight": collect.sight, **errors}
 
 
 class AnalyticStreams:
@@ -82,7 +83,7 @@ class AnalyticStreams:
                 robot=robot,
                 pool=collect.pool,
                 copy=False,
-                **errors_of(collect, imperfect),
+                **environment_of(collect, imperfect),
             )
             for (robot, imperfect), worlds in groups.items()
         ]
@@ -135,13 +136,15 @@ class AnalyticStreams:
         self._restarting = terminated | truncated
         return Moved(reward, first, terminated, truncated, events, outcomes)
 
-    def window_actions(self, count: int, asked: NDArray[np.floating] | None = None) -> WindowActions:
+    def window_actions(
+        self, count: int, asked: NDArray[np.floating] | None = None, sideways: bool = False, slack_m: float = 0.0
+    ) -> WindowActions:
         """See `robonav.learning.streams.WindowStreams`."""
         n = self._count
         out = WindowActions(np.zeros((n, ACTION_SIZE), np.float32), np.zeros(n, np.bool_), np.zeros(n, np.float32))
         for worlds, env in zip(self._worlds, self._envs, strict=True):
             commands = None if asked is None else env.robot.action_to_velocity(asked[worlds])
-            chosen = env.window_commands(wanted=worlds < count, asked=commands)
+            chosen = env.window_commands(worlds < count, commands, sideways, slack_m)
             out.actions[worlds] = env.robot.velocity_to_action(chosen.commands)
             out.known[worlds], out.regret_m[worlds] = chosen.known, chosen.regret_m
         return out

@@ -50,7 +50,7 @@ def worlds() -> None:
         batch.reset(seed=0)
         for _ in range(3):
             batch.step(np.tile(np.array([1.0, 0.0, 0.5], np.float32), (2, 1)))
-        batch.window_commands(Window(batch.robot, TEACHER))
+        batch.window_commands(window=Window(batch.robot, TEACHER))
         batch.close()
 
 

@@ -21,7 +21,6 @@ from robonav.files import write_json_atomic, write_text_atomic
 if TYPE_CHECKING:
     from robonav.evaluation.worldmodel.episodes import Driver, Recorded, Truth
     from robonav.evaluation.worldmodel.measure import MeasureConfig
-    from robonav.imagination.agent import Agent
     from robonav.learning.checkpoint import Checkpoint
     from robonav.learning.streams import Arrays, Coming, Moved
     from robonav.types import Observation, Policy, RobotSpec
@@ -101,10 +100,13 @@ def worldmodel(argv: list[str]) -> int:
     config = MeasureConfig(horizon=args.horizon, samples=SAMPLES, return_steps=min(15, args.horizon), seed=args.seed)
     figures = _empty(args, checkpoints, spec, config)
     kept: dict[str, Any] = {"pictures": {}, "film": []}
+    first = next(iter(checkpoints.values()))
+    for name, checkpoint in checkpoints.items():
+        if checkpoint.situation.sight != first.situation.sight:
+            _say(f"robonav: warning: {name} reads another sight's velocities than those it was trained on")
     for preset in presets:
         _say(f"{preset}: {len(scenes) * len(seeds)} episodes")
-        agent = next(iter(checkpoints.values())).agent
-        episodes = _gather(agent, spec, scenes, preset, drivers, seeds, args)
+        episodes = _gather(first, spec, scenes, preset, drivers, seeds, args)
         _measure(figures, kept, checkpoints, episodes, preset, spec, config, args)
         if args.json is not None:
             write_json_atomic(args.json, figures)
@@ -152,7 +154,12 @@ def _empty(
     from robonav.config import to_mapping
 
     settings = {"scenes": args.scenes, "episodes": args.episodes, "drivers": args.drivers, "noise": args.noise}
-    settings |= {"robot": args.robot, "dt_s": spec.dt_s, **to_mapping(config)}
+    settings |= {
+        "sight": next(iter(checkpoints.values())).situation.sight,
+        "robot": args.robot,
+        "dt_s": spec.dt_s,
+        **to_mapping(config),
+    }
     entries = {name: {"info": _info(name, c), "presets": {}} for name, c in checkpoints.items()}
     return {"settings": settings, "data": {}, "trivial": {}, "checkpoints": entries}
 
@@ -179,7 +186,7 @@ def _trained_with(file: Path) -> str:
 
 
 def _gather(
-    agent: Agent,
+    checkpoint: Checkpoint,
     spec: RobotSpec,
     scenes: Sequence[str],
     preset: str,
@@ -194,11 +201,11 @@ def _gather(
 
     plans = plan_episodes(seeds, scenes, drivers, preset)
     worlds = min(WORLDS, len(plans))
-    streams = AnalyticWorlds(worlds, scenes, args.robot, preset)
+    streams = AnalyticWorlds(worlds, scenes, args.robot, preset, checkpoint.situation.sight)
     made: dict[str, Driver] = {}
     for name in dict.fromkeys(drivers):
         if name == "actor":
-            made[name] = ActorDriver(agent, worlds, args.noise)
+            made[name] = ActorDriver(checkpoint.agent, worlds, args.noise)
         elif name == "random":
             made[name] = RandomDriver(worlds)
         else:
@@ -270,13 +277,13 @@ class AnalyticWorlds:
     Sensors are perfect where nothing is randomised, and those of the preset "real" elsewhere.
     """
 
-    def __init__(self, count: int, scenes: Sequence[str], robot: str, randomisation: str) -> None:
+    def __init__(self, count: int, scenes: Sequence[str], robot: str, randomisation: str, sight: str) -> None:
         from sim.analytic.env import AnalyticVectorEnv
         from sim.randomisation import load_randomisation
 
         off = load_randomisation(randomisation).is_off
         errors: dict[str, Any] = {} if off else {"sensors": SENSORS, "randomisation": randomisation}
-        self._env = AnalyticVectorEnv(count, scene=tuple(scenes), robot=robot, copy=False, **errors)
+        self._env = AnalyticVectorEnv(count, scene=tuple(scenes), robot=robot, copy=False, sight=sight, **errors)
         self._count = count
         self._now: Arrays = {}
         self._ended = np.ones(count, np.bool_)

@@ -79,7 +79,7 @@ def main(argv: list[str]) -> int:
 
 def _driven_ticks(scene: str, checkpoint: Checkpoint) -> list[dict[str, Any]]:
     """Ticks of real simulated episodes, driven by the exported policy; synthetic ones without the simulator."""
-    from deploy.export import situation_of, synthetic_drives
+    from deploy.export import synthetic_drives
 
     try:
         import sim
@@ -87,7 +87,7 @@ def _driven_ticks(scene: str, checkpoint: Checkpoint) -> list[dict[str, Any]]:
         env = sim.make_env(scene=scene, robot=checkpoint.spec)
     except MissingDependencyError:
         print("the simulator is not installed: the parity record is made from synthetic observations")
-        return synthetic_drives(checkpoint.spec, situation_of(checkpoint))
+        return synthetic_drives(checkpoint.spec, checkpoint.situation)
     try:
         return _drive(env, checkpoint)
     finally:

@@ -11,15 +11,19 @@ from robonav.types import RobotSpec
 
 if TYPE_CHECKING:
     from robonav.learning.streams import Arrays
+    from robonav.planning.situation import SituationConfig
 
 
-def load_episodes(paths: Sequence[Path], spec: RobotSpec, say: Any) -> list[Arrays]:
+def load_episodes(
+    paths: Sequence[Path], spec: RobotSpec, say: Any, situation: SituationConfig | None = None
+) -> list[Arrays]:
     """The episodes of all paths.
 
     Args:
         paths: logs, folders of them, or folders of Minari datasets.
         spec: robot whose sensors they must be of.
         say: is told of damage.
+        situation: makes what a policy reads from the observations of logs.
 
     Raises:
         RobonavError: a path holds none, or a log is of another layout; one line.
@@ -32,7 +36,7 @@ def load_episodes(paths: Sequence[Path], spec: RobotSpec, say: Any) -> list[Arra
             episodes += import_minari(path)
             continue
         for log in _logs(path):
-            episodes += _of_log(log, spec, say)
+            episodes += _of_log(log, spec, say, situation)
     if not episodes:
         raise RobonavError(explain(", ".join(map(str, paths)), "episodes of two steps or more", "none"))
     return episodes
@@ -47,7 +51,7 @@ def _logs(path: Path) -> list[Path]:
     return found
 
 
-def _of_log(path: Path, spec: RobotSpec, say: Any) -> list[Arrays]:
+def _of_log(path: Path, spec: RobotSpec, say: Any, situation: SituationConfig | None) -> list[Arrays]:
     from deploy.log_episodes import episodes_of
     from deploy.log_reader import read_log
     from robonav.learning.streams import events_of
@@ -61,4 +65,4 @@ def _of_log(path: Path, spec: RobotSpec, say: Any) -> list[Arrays]:
     log = read_log(path)
     if log.damage:
         say(f"{path}: {log.damage}")
-    return episodes_of(log, spec, judge)
+    return episodes_of(log, spec, judge, situation)

@@ -29,16 +29,16 @@ def forecaster_of(run: Path) -> Forecaster:
     from robonav.evaluation.worldmodel.logged import dreams_of, recorded_of
     from robonav.learning.checkpoint import load_agent
 
-    agent = load_agent(run).agent
+    checkpoint = load_agent(run)
 
     def forecast(episode: Episode, observations: Sequence[Observation], reward: Floats) -> Forecasts:
         from deploy.viewer.extras import Forecasts
 
         spec = episode.robot
         rewards = reward if len(reward) else np.zeros(len(observations))
-        recorded = recorded_of(observations, spec, rewards, episode.outcome == "collision")
+        recorded = recorded_of(observations, spec, rewards, episode.outcome == "collision", checkpoint.situation)
         every = -(-len(observations) // MAX_STARTS)
-        found = dreams_of(agent, recorded, spec, HORIZON, every)
+        found = dreams_of(checkpoint.agent, recorded, spec, HORIZON, every)
         return Forecasts(episode.sensed.t_s[found.tick], *found[1:])
 
     return forecast

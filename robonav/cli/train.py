@@ -118,6 +118,7 @@ def _initial(args: TrainArgs) -> Checkpoint | None:
 def _train_offline(args: TrainArgs, spec: RobotSpec, begin_with: Checkpoint | None) -> int:
     from robonav.cli.recorded import load_episodes
     from robonav.learning.offline import replay_folder, train_offline, train_on_replay
+    from robonav.planning.situation import SituationConfig
 
     kept = [place for path in args.offline if (place := replay_folder(path)) is not None]
     if kept and len(args.offline) > 1:
@@ -125,9 +126,14 @@ def _train_offline(args: TrainArgs, spec: RobotSpec, begin_with: Checkpoint | No
     if kept:
         trainer = train_on_replay(args.config, spec, kept[0], args.out, args.resume, begin_with)
         return _said_offline(args, trainer, f"steps of {kept[0]}")
-    episodes = load_episodes(args.offline, spec, lambda line: print(f"robonav: warning: {line}", file=sys.stderr))
+    situation = SituationConfig(sight=args.config.collect.sight)
+    episodes = load_episodes(args.offline, spec, _warn, situation)
     trainer = train_offline(args.config, spec, episodes, args.out, args.resume, begin_with)
     return _said_offline(args, trainer, f"recorded steps of {len(episodes)} episodes")
+
+
+def _warn(line: str) -> None:
+    print(f"robonav: warning: {line}", file=sys.stderr)
 
 
 def _said_offline(args: TrainArgs, trainer: Trainer, what: str) -> int:

@@ -23,6 +23,7 @@ from robonav.config import from_mapping, to_mapping
 from robonav.errors import CheckpointError, explain
 from robonav.files import atomic_path
 from robonav.imagination.agent import Agent, AgentConfig
+from robonav.planning.situation import SituationConfig
 from robonav.types import RobotSpec
 
 FORMAT = "robonav-checkpoint-1"
@@ -38,6 +39,15 @@ class Checkpoint:
     agent: Agent
     spec: RobotSpec
     info: dict[str, Any]
+
+    @property
+    def situation(self) -> SituationConfig:
+        """What makes the agent's inputs, as in its training.
+
+        Raises:
+            ConfigError: what the file says of it does not fit.
+        """
+        return from_mapping(SituationConfig, self.info.get("situation", {}), "situation in the checkpoint")
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:

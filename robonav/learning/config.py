@@ -14,7 +14,7 @@ from robonav.learning.replay import ReplayConfig
 DEVELOPMENT_SEEDS_FROM = 900_000_000  # above those of training, below those of evaluation suites
 DEVELOPMENT_EPISODES = 10_000
 MAX_DEVELOPMENT_SEED = 1_000
-WINDOW = "window"  # the expert that is no preset
+WINDOWS = ("window", "window-sideways")  # the experts that are no presets
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,9 @@ class CollectConfig:
     """Preset in configs/sensors of the imperfect environments."""
     randomisation: str = "sim2real"
     """Preset in configs/randomisation of the imperfect environments."""
+    sight: str = ""
+    """Who says what moves in what the agent reads (`flow_mps`): "" the tracker, "learned" the network that comes with
+    the package. Checkpoint and bundle keep it."""
     pool: int = 0
     """Scenes a preset and worker that come again and again in the analytic simulator; 0 draws new ones without end."""
     greedy_envs: int = 1
@@ -70,7 +73,8 @@ class KickstartConfig:
     """Environments a worker, the first ones, in which the expert says what it would do; 0 for none."""
     policy: str = "dwa-tracking"
     """Preset in configs/policies, or "window": the local planner's window of commands, compiled with the analytic
-    simulator, which labels all streams in the time in which a preset labels a few."""
+    simulator, which labels all streams in the time in which a preset labels a few. "window-sideways" has commands
+    askew as well and needs `slack_m`, since left and right are often equally good."""
     drive: float = 0.5
     """Share of their episodes in which the expert drives; in the others the agent does (DAgger)."""
     weight: float = 1.0
@@ -86,6 +90,9 @@ class KickstartConfig:
     below it in proportion; 0: all labels count alike."""
     regret_floor: float = 0.05
     """What a label counts at least then."""
+    slack_m: float = 0.0
+    """With the window: the label is, of all commands dearer than the best by this at most, in metres of progress, the
+    nearest to what the agent would do, which is its own if that is among them; 0: the best."""
 
     def __post_init__(self) -> None:
         """Checks ranges.
@@ -93,13 +100,17 @@ class KickstartConfig:
         Raises:
             ConfigError: with the name of the value that does not fit.
         """
-        names = ("streams", "weight", "final", "drive", "shape", "regret_m", "regret_floor")
+        names = ("streams", "weight", "final", "drive", "shape", "regret_m", "regret_floor", "slack_m")
         require_at_least(self, dict.fromkeys(names, 0) | {"fade": 1})
         for name in ("drive", "regret_floor"):
             if getattr(self, name) > 1:
                 raise ConfigError(explain(f"kickstart.{name}", "a share from 0 to 1", getattr(self, name)))
-        if self.regret_m and self.policy != WINDOW:
-            raise ConfigError(explain("kickstart.regret_m", f"policy = '{WINDOW}' with it", f"'{self.policy}'"))
+        for name in ("regret_m", "slack_m"):
+            if getattr(self, name) and self.policy not in WINDOWS:
+                want = f"policy = '{WINDOWS[0]}' or '{WINDOWS[1]}' with it"
+                raise ConfigError(explain(f"kickstart.{name}", want, f"'{self.policy}'"))
+        if self.streams and self.policy == WINDOWS[1] and not self.slack_m:
+            raise ConfigError(explain("kickstart.slack_m", f"above 0 with policy = '{self.policy}'", 0))
 
     def weight_at(self, updates: int) -> float:
         """Weight after so many updates of the actor."""

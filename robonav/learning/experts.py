@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robonav.errors import ConfigError, explain
-from robonav.learning.config import WINDOW, KickstartConfig
+from robonav.learning.config import WINDOWS, KickstartConfig
 from robonav.learning.streams import Streams, WindowStreams
 from robonav.types import ACTION_SIZE, Policy, RobotSpec
 
@@ -32,7 +32,7 @@ class Experts:
             ConfigError: streams without a window are to be labelled by theirs.
         """
         self.config, self.streams, self.count = config, streams, min(config.streams, count)
-        self.window = _window_of(streams) if config.policy == WINDOW else None
+        self.window = _window_of(streams, config.policy) if config.policy in WINDOWS else None
         labelling = 0 if self.window else self.count
         self.policies = [factory(config.policy, streams.robot(i)) for i in range(labelling)]
         self.states: list[Any] = [None] * labelling
@@ -54,12 +54,13 @@ class Experts:
             n: streams.
             asked: (n, 3) what the agent would do. Where `KickstartConfig.regret_m` is set, a label counts the more the
                 worse that is by the window's price: what an expert prefers by little, or as the other of two equal
-                ways, need not be learnt.
+                ways, need not be learnt. With `slack_m` it is the good command that is nearest to that.
         """
         actions, weights = np.zeros((n, ACTION_SIZE), np.float32), np.zeros(n, np.float32)
         if self.window is not None:
             c = self.config
-            found = self.window.window_actions(self.count, asked if c.regret_m else None)
+            asked = asked if c.regret_m or c.slack_m else None
+            found = self.window.window_actions(self.count, asked, c.policy == WINDOWS[1], c.slack_m)
             weight = np.clip(found.regret_m / c.regret_m, c.regret_floor, 1.0) if c.regret_m else np.float32(1.0)
             actions[found.known] = found.actions[found.known]
             weights = np.where(found.known, weight, 0.0).astype(np.float32)
@@ -70,8 +71,8 @@ class Experts:
         return actions, weights
 
 
-def _window_of(streams: Streams) -> WindowStreams:
+def _window_of(streams: Streams, policy: str) -> WindowStreams:
     if not isinstance(streams, WindowStreams):
-        want = f"a preset in configs/policies, or collect.simulator = 'analytic' for '{WINDOW}'"
-        raise ConfigError(explain("kickstart.policy", want, f"'{WINDOW}' in another simulator"))
+        want = f"a preset in configs/policies, or collect.simulator = 'analytic' for '{policy}'"
+        raise ConfigError(explain("kickstart.policy", want, f"'{policy}' in another simulator"))
     return streams

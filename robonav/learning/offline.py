@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,7 +36,7 @@ def offline_config(config: TrainConfig, steps: int) -> TrainConfig:
     """A run's configuration without what simulates: one stream, which holds all `steps`."""
     return replace(
         config,
-        collect=replace(CollectConfig(), workers=0, envs=1, greedy_envs=0, prefill=0),
+        collect=CollectConfig(workers=0, envs=1, greedy_envs=0, prefill=0, sight=config.collect.sight),
         kickstart=KickstartConfig(),
         curriculum=CurriculumConfig(),
         evaluation=EvaluationConfig(),
@@ -139,23 +140,25 @@ def train_on_replay(
     replay = kept_replay(source, spec, config.replay)
     if not replay.can_sample(config.length):
         raise ShapeError(explain(f"{source}: steps of a stream", f"at least {config.length}", replay.held))
+    recorded = _collected(source)
     config = replace(offline_config(config, len(replay)), kickstart=config.kickstart, replay_on_disk=False)
+    config = replace(config, collect=replace(config.collect, sight=str(recorded.get("sight", ""))))
 
     def made() -> Trainer:
         trainer = Trainer(config, spec, folder, replay=replay)
-        trainer.counters.env_steps, trainer.scenes = len(replay), _scenes_of(source)
+        trainer.counters.env_steps = len(replay)
+        trainer.scenes = [str(name) for name in recorded.get("scenes", ())]
         return trainer
 
     return _train(config, made, folder, resume, begin_with)
 
 
-def _scenes_of(source: Path) -> Sequence[str]:
-    """Scenes that the run with this replay drew from, as far as its folder tells."""
+def _collected(source: Path) -> dict[str, Any]:
+    """How the run with this replay gathered it, as far as its folder tells."""
     try:
-        scenes = json.loads((source.parent / "config.json").read_text())["collect"]["scenes"]
-        return [str(name) for name in scenes]
+        return dict(json.loads((source.parent / "config.json").read_text())["collect"])
     except (OSError, ValueError, KeyError, TypeError):
-        return ()
+        return {}
 
 
 def _train(

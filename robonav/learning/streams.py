@@ -76,8 +76,17 @@ class WindowActions(NamedTuple):
 class WindowStreams(Protocol):
     """Worlds that know, all at once and compiled, what the local planner's window of commands would choose in each."""
 
-    def window_actions(self, count: int, asked: NDArray[np.floating] | None = None) -> WindowActions:
-        """For the observations of now, in the first `count` worlds; with the regret of actions (n, 3) if asked."""
+    def window_actions(
+        self, count: int, asked: NDArray[np.floating] | None = None, sideways: bool = False, slack_m: float = 0.0
+    ) -> WindowActions:
+        """For the observations of now, in the first `count` worlds.
+
+        Args:
+            count: of worlds.
+            asked: (n, 3) actions whose regret is asked for.
+            sideways: whether the window has commands askew.
+            slack_m: with `asked`, the answer is the nearest to that among those dearer than the best by this at most.
+        """
 
 
 StreamsFactory = Callable[[int, int], Streams]

@@ -182,7 +182,7 @@ class Trainer:
             "began_with": self.began_with,
             "success_greedy": mean(c.greedy),
             "scenes": list(self.scenes),
-            "situation": to_mapping(SituationConfig()),
+            "situation": to_mapping(SituationConfig(sight=self.config.collect.sight)),
             "versions": package_versions(),
             "revision": self.revision,
         }

@@ -101,6 +101,7 @@ class Flow(NamedTuple):
 
     velocity_mps: Singles  # (B, 2) over ground, in odom; 0 where it does not move
     chance: Singles  # (B,) that it moves
+    base_mps: Singles  # (B, 2) the same velocity in the base frame
 
 
 class MotionSight:
@@ -169,38 +170,30 @@ class MotionSight:
             then = (np.zeros_like(scan), pose) if i is None else (memory.scans_m[i], memory.poses[i])
             earlier.append((then[0][None], then[1][None]))
         seen = channels(self.lidar, scan[None], pose[None], earlier, of)
-        radial, across, logit = self.answers(seen[0])
+        radial, across, logit = answers = self.answers(seen[0])
         with np.errstate(over="ignore"):
             chance = 1.0 / (1.0 + np.exp(-logit))
         on = (chance > MOVES_FROM) & (scan > 0)
         yaw = pose[2] + self.lidar.angles_rad
         cos, sin = np.cos(yaw), np.sin(yaw)
         velocity = np.stack([radial * cos - across * sin, radial * sin + across * cos], -1)
-        return kept, Flow((velocity * on[:, None]).astype(np.float32), chance.astype(np.float32))
+        in_odom = (velocity * on[:, None]).astype(np.float32)
+        return kept, Flow(in_odom, chance.astype(np.float32), beam_flow(self.lidar, answers, scan))
 
     def tracks(
-        self,
-        memory: Memory,
-        observation: Observation,
-        tracks: Tracks,
-        of_beam: NDArray[np.int64],
-        moving: NDArray[np.bool_],
-    ) -> tuple[Memory, Tracks, NDArray[np.int64]]:
-        """Memory, tracks and each beam's track after an observation, in place of the filter's.
+        self, memory: Memory, flow: Flow, observation: Observation, tracks: Tracks, moving: NDArray[np.bool_]
+    ) -> tuple[Tracks, NDArray[np.int64]]:
+        """Tracks and each beam's track after an observation, in place of the filter's.
 
-        They are those of whatever is seen to move, and of movers that the filter knows and that are hidden now. Without
-        a scan they are the filter's own.
+        They are those of whatever is seen to move, and of movers that the filter knows and that are hidden now.
 
         Args:
-            memory: of the ticks before.
-            observation: of now.
+            memory: after a look.
+            flow: that the look found.
+            observation: that was looked at.
             tracks: of the filter after this observation.
-            of_beam: (B,) index of each beam's track, -1 for none.
-            moving: (K,) which tracks move for certain.
+            moving: (K,) which of them move for certain.
         """
-        memory, flow = self.look(memory, observation, tracked(tracks, of_beam, moving))
-        if flow is None:
-            return memory, tracks, of_beam
         x, y, yaw = (float(v) for v in observation.pose_odom_base)
         sensor = complex(x, y) + self.lidar.mount_x_m * np.exp(1j * yaw)
         beams = np.exp(1j * (yaw + self.lidar.angles_rad))
@@ -211,7 +204,7 @@ class MotionSight:
         beam = np.rint(((np.angle(away) - yaw - self.lidar.angle_min_rad) % TURN) / self.lidar.increment_rad)
         in_front = memory.scans_m[-1][beam.astype(np.int64) % self.lidar.beams]
         hidden = hidden[(in_front > 0) & (in_front < np.abs(away))]  # else one looks through where he would be
-        return memory, _joined(seen, tracks, hidden), group
+        return _joined(seen, tracks, hidden), group
 
     def answers(self, x: Singles) -> Singles:
         """(3, B) for channels (C, B): velocity away from the lidar and to the left of that, m/s, and a logit."""
@@ -284,6 +277,20 @@ def channels(
     seen += [np.minimum(of.seen, _SEEN_CUT) / _SEEN_SCALE, np.minimum(of.spread_mps, _SPREAD_CUT_MPS)]
     seen.append(np.clip(_EVIDENCE_SCALE * of.evidence_m, -1.0, 1.0))
     return np.stack(seen, axis=1).astype(np.float32)
+
+
+def beam_flow(lidar: LidarSpec, answers: Singles, scan_m: Doubles) -> Singles:
+    """(B, 2) velocity over ground, in the base frame, of what each beam of a scan (B,) hit; 0 where it does not move.
+
+    Args:
+        lidar: of the robot.
+        answers: (3, B) of the network.
+        scan_m: (B,) ranges, 0 where a beam hit nothing.
+    """
+    radial, across, logit = answers
+    on = (logit > 0) & (scan_m > 0)
+    cos, sin = np.cos(lidar.angles_rad), np.sin(lidar.angles_rad)
+    return (np.stack([radial * cos - across * sin, radial * sin + across * cos], -1) * on[:, None]).astype(np.float32)
 
 
 def along_beams(velocity: NDArray[np.floating], yaw_rad: Doubles) -> tuple[Doubles, Doubles]:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from robonav.mapping.sight import Memory, MotionSight
+from robonav.mapping.sight import SHIPPED, Memory, MotionSight, tracked
 from robonav.planning.field import FAR_M, LocalField, field_half_m, local_field
 from robonav.planning.mppi import Imagination, MPPIConfig, Plan, PlannerState, initial_planner_state, plan
 from robonav.planning.progress import Pace, RouteAhead, change_m, progress_m, route_ahead
@@ -119,6 +119,7 @@ class LocalPilot:
         self.spec, self.on_field = spec, on_field
         self.planner, self.tracker = LocalPlanner(spec, config), SurroundingsTracker(spec)
         self.sight = MotionSight.named(self.planner.config.sight, spec.lidar)
+        self._shared = self.planner.config.sight == SHIPPED  # it is the one that a situation may have
 
     def reset(self, seed: int) -> PilotState:
         """State at an episode's start; the seed drives the planner's noise."""
@@ -145,9 +146,15 @@ class LocalPilot:
         """
         memory, tracks, of_beam, movers = state.seen, situation.tracks, situation.of_beam, self.tracker.movers
         if self.sight is not None and movers is not None and of_beam is not None:
-            memory, tracks, of_beam = self.sight.tracks(memory, observation, tracks, of_beam, movers.moving(tracks))
-        tracked = None if of_beam is None else (tracks, of_beam)
-        return self.tracker.update(state.surroundings, observation, tracked), memory
+            moving = movers.moving(tracks)
+            if self._shared and situation.seen.stamps_ns:  # the situation has looked already
+                memory, flow = situation.seen, situation.flow
+            else:
+                memory, flow = self.sight.look(memory, observation, tracked(tracks, of_beam, moving))
+            if flow is not None:  # else there is no scan, and the tracks are the filter's
+                tracks, of_beam = self.sight.tracks(memory, flow, observation, tracks, moving)
+        known = None if of_beam is None else (tracks, of_beam)
+        return self.tracker.update(state.surroundings, observation, known), memory
 
     def field(self, surroundings: Surroundings, observation: Observation) -> LocalField:
         """The same as a grid and discs."""

@@ -19,6 +19,7 @@ from robonav.mapping import CostmapConfig, Mapper, MapperConfig, OccupancyGrid, 
 from robonav.mapping.costmap import lethal_radius_m
 from robonav.mapping.grid import OCCUPIED_ABOVE
 from robonav.mapping.mapper import way_round_cells
+from robonav.mapping.sight import SHIPPED, Flow, Memory, MotionSight, tracked
 from robonav.mapping.tracks import NO_TRACKS, MoverTracker, TrackerConfig, Tracks
 from robonav.planning.routes import RouteConfig, plan_route, points_at, progress_on_route
 from robonav.types import WAYPOINT_LOOKAHEADS_M, Observation, PolicyInput, RobotSpec
@@ -36,6 +37,9 @@ class SituationConfig:
     costmap: CostmapConfig = field(default_factory=CostmapConfig)
     route: RouteConfig = field(default_factory=RouteConfig)
     movers: TrackerConfig = field(default_factory=TrackerConfig)
+    sight: str = ""
+    """Who says what moves in the policy's input (`flow_mps`): "" the tracker, "learned" the network that comes with the
+    package (`robonav.mapping.sight`), where it is made for the robot's lidar."""
 
     def __post_init__(self) -> None:
         """Checks the period.
@@ -45,6 +49,8 @@ class SituationConfig:
         """
         if self.replan_period_s <= 0:
             raise ConfigError(explain("situation: replan_period_s", "above 0", self.replan_period_s))
+        if self.sight not in ("", SHIPPED):
+            raise ConfigError(explain("situation: sight", f"'' or '{SHIPPED}'", repr(self.sight)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +67,8 @@ class Situation:
     watched_cells: NDArray[np.int32] = field(default_factory=lambda: _NO_CELLS)
     tracks: Tracks = NO_TRACKS
     of_beam: NDArray[np.int64] | None = None  # (beams,) index of each beam's track, -1 for none; None before any update
+    seen: Memory = field(default_factory=Memory)  # of the sight, where it speaks in the policy's input
+    flow: Flow | None = None  # what it says of the last scan
 
 
 class SituationTracker:
@@ -71,6 +79,7 @@ class SituationTracker:
         self.config = config or SituationConfig()
         self.mapper = Mapper(spec, self.config.mapper)
         self.movers = MoverTracker(spec, self.config.movers)
+        self.sight = MotionSight.named(self.config.sight, spec.lidar)
         self._replan_ticks = max(1, round(self.config.replan_period_s * spec.rate_hz))
         cell = self.config.mapper.resolution_m
         reach = int(lethal_radius_m(spec, cell) / cell)
@@ -99,7 +108,11 @@ class SituationTracker:
         grid = self.mapper.update(situation.grid, observation)
         tracks, of_beam = self.movers.update(situation.tracks, observation)
         mapped = situation.mapped or observation.scan_m is not None
-        return replace(situation, grid=grid, mapped=mapped, tracks=tracks, of_beam=of_beam)
+        seen, flow = situation.seen, None
+        if self.sight is not None:
+            of = tracked(tracks, of_beam, self.movers.moving(tracks))
+            seen, flow = self.sight.look(situation.seen, observation, of)
+        return replace(situation, grid=grid, mapped=mapped, tracks=tracks, of_beam=of_beam, seen=seen, flow=flow)
 
     def update_route(self, situation: Situation, observation: Observation) -> Situation:
         """The second half: the route is planned where it is due, else followed."""
@@ -156,7 +169,9 @@ class SituationTracker:
         else:
             local_map = np.zeros((3, spec.local_map.cells, spec.local_map.cells), np.uint8)
         scan, flow_mps = observation.scan_m, np.zeros((spec.lidar.beams, 2), np.float32)
-        if scan is not None and situation.of_beam is not None:
+        if scan is not None and situation.flow is not None:
+            flow_mps = situation.flow.base_mps
+        elif scan is not None and situation.of_beam is not None:
             flow_mps = self.movers.flow(situation.tracks, situation.of_beam, pose)
         scan_m = np.zeros(spec.lidar.beams, np.float32) if scan is None else np.array(scan, np.float32)
         return PolicyInput(

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from robonav.config import load_robot
 from robonav.errors import ConfigError, ShapeError, explain
+from robonav.planning.situation import SituationConfig
 from robonav.types import ACTION_SIZE, Observation, RobotSpec
 from sim.analytic.batch import AnalyticBatch
 from sim.analytic.imperfect import Imperfect
@@ -27,7 +28,7 @@ from sim.analytic.observe import observe
 from sim.analytic.pool import ReadyScene, ScenePool
 from sim.analytic.situation import BatchTracker, empty_policy_input
 from sim.analytic.tasks import Tasks
-from sim.analytic.window import Chosen, Window
+from sim.analytic.window import SIDEWAYS, TEACHER, Chosen, Window
 from sim.env import observation_space
 from sim.randomisation import RandomisationConfig, load_randomisation
 from sim.rewards import COLLISION, SUCCESS, TIMEOUT, RewardConfig, load_rewards
@@ -61,6 +62,7 @@ class AnalyticVectorEnv(gymnasium.vector.VectorEnv[Arrays, NDArray[np.float32], 
         copy: bool = True,
         sensors: str | SensorConfig | None = None,
         randomisation: str | RandomisationConfig | None = None,
+        sight: str = "",
     ) -> None:
         """Makes the worlds.
 
@@ -78,6 +80,7 @@ class AnalyticVectorEnv(gymnasium.vector.VectorEnv[Arrays, NDArray[np.float32], 
             copy: observations are copies, and not arrays that the next step overwrites.
             sensors: errors of the sensors, as in `sim.env.NavigateEnv`; a step then takes two to three times as long.
             randomisation: as there.
+            sight: as there.
 
         Raises:
             RobonavError: unknown scene, robot, reward, preset or mode, or a number that cannot be.
@@ -99,8 +102,9 @@ class AnalyticVectorEnv(gymnasium.vector.VectorEnv[Arrays, NDArray[np.float32], 
         self._pool_of = [b % len(names) for b in range(num_envs)]
         self.rewards = load_rewards(reward)
         self.worlds = AnalyticBatch(self.robot, num_envs, world)
-        self.tracker = BatchTracker(self.robot, num_envs) if policy_input else None
-        self._window = Window(self.robot)
+        situation = SituationConfig(sight=sight)
+        self.tracker = BatchTracker(self.robot, num_envs, situation) if policy_input else None
+        self._windows = Window(self.robot, TEACHER), Window(self.robot, SIDEWAYS)
         self._tasks = Tasks(num_envs)
         errors, randomised = load_sensors(sensors), load_randomisation(randomisation)
         perfect = errors == SensorConfig() and randomised.is_off
@@ -267,24 +271,32 @@ class AnalyticVectorEnv(gymnasium.vector.VectorEnv[Arrays, NDArray[np.float32], 
 
     def window_commands(
         self,
-        window: Window | None = None,
         wanted: NDArray[np.bool_] | None = None,
         asked: NDArray[np.floating] | None = None,
+        sideways: bool = False,
+        slack_m: float = 0.0,
+        window: Window | None = None,
     ) -> Chosen:
-        """What a window, by default the one that teaches, would command now in the (B,) worlds that are `wanted`, if
-        not in all; and the regret of commands (B, 3) that are `asked` about.
+        """What a window would command now, by default the one that teaches.
+
+        Args:
+            wanted: (B,) the worlds, if not all.
+            asked: (B, 3) commands whose regret is asked for, see `Window.commands`.
+            sideways: whether the window that teaches has commands askew (`SIDEWAYS`) or none (`TEACHER`).
+            slack_m: see `Window.commands`.
+            window: another one.
 
         Raises:
             ConfigError: worlds that were made without map and route.
         """
         if self.tracker is None:
             raise ConfigError(explain("window_commands", "worlds with policy_input=True", "raw sensors"))
-        window = window or self._window
+        window = window or self._windows[sideways]
         seen = self.readings()
         known = seen["present"][:, 0] > 0
         if wanted is not None:
             known &= wanted
-        return window.commands(seen, self._raw["pose_odom_base"], self.tracker.routes, known, asked)
+        return window.commands(seen, self._raw["pose_odom_base"], self.tracker.routes, known, asked, slack_m)
 
     def readings(self) -> Arrays:
         """What was observed last, without a copy: the arrays of the observation and the sensors' readings."""

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robonav.errors import ShapeError, explain
+from robonav.mapping.sight import MotionSight
 from robonav.planning.situation import SituationConfig
 from robonav.types import WAYPOINT_LOOKAHEADS_M, RobotSpec, policy_input_shapes
 from sim.analytic.bits import Array
@@ -26,6 +27,7 @@ from sim.analytic.maps import (
     update_map,
 )
 from sim.analytic.routes import Costs, Search, new_search, plan, route_costs, watch
+from sim.analytic.sight import BatchSight
 from sim.analytic.tracks import BatchMovers
 
 CAPACITY = 256  # cells a side at first; maps that need more enlarge all
@@ -60,6 +62,8 @@ class BatchTracker:
         self._costs = route_costs(spec, mapper.resolution_m, self.config.costmap, self.config.route)
         self._replan_ticks = max(1, round(self.config.replan_period_s * spec.rate_hz))
         self.movers = BatchMovers(spec, batch, self.config.movers)
+        sight = MotionSight.named(self.config.sight, spec.lidar)
+        self.sight = None if sight is None else BatchSight(sight, batch, spec.dt_s, self.config.movers)
         self.maps = new_maps(batch, CAPACITY)
         self._scratch = new_scratch(CAPACITY, spec.lidar.beams)
         self.routes = Routes(
@@ -79,6 +83,8 @@ class BatchTracker:
         """Forgets everything in these worlds."""
         _reset(self.maps, self.routes, self._numbers.block, np.asarray(indices, np.int64))
         self.movers.reset(np.asarray(indices, np.int64))
+        if self.sight is not None:
+            self.sight.reset(indices)
 
     def update(
         self,
@@ -108,6 +114,8 @@ class BatchTracker:
         todo = np.ones(self.batch, np.bool_) if active is None else active.copy()
         seen = np.ones(self.batch, np.bool_) if has_scan is None else has_scan
         self.movers.update(scan_m, pose_odom_base, seen, self.spec.dt_s, todo)
+        if self.sight is not None:
+            self.sight.update(scan_m, pose_odom_base, seen, todo)
         self._update(scan_m, pose_odom_base, goal_odom_m, todo, True)
         while self._status.any():
             again, replan = self._status == MORE_MAP, self._status == MORE_ROUTE
@@ -124,7 +132,10 @@ class BatchTracker:
     ) -> None:
         """Writes `flow_mps`, `local_map`, `goal_base_m`, `waypoints_base_m` of the active worlds into their arrays."""
         todo = np.ones(self.batch, np.bool_) if active is None else active
-        self.movers.flow(out["flow_mps"], todo)
+        if self.sight is None:
+            self.movers.flow(out["flow_mps"], todo)
+        else:
+            self.sight.flow(self.movers.tracks, todo, out["flow_mps"])
         _policy_input(
             self._numbers,
             self.maps,

@@ -10,6 +10,7 @@ decision takes about a millisecond.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -27,9 +28,9 @@ from sim.analytic.window_prices import (
     Points,
     RouteAhead,
     WindowNumbers,
-    cheapest,
     clearance_m,
     plan_price,
+    plan_prices,
 )
 
 _MIN_RANGE_M = 0.05
@@ -43,6 +44,14 @@ TEACHER = MPPIConfig(
 """Prices and samples of an expert that is easy to imitate. With the planner's own, which go fastest askew, left and
 right are equally good wherever the robot starts from rest, and the mean of the two is neither; to turn round on the
 spot as well."""
+SIDEWAYS = replace(
+    TEACHER,
+    samples=(5, 3, 9),
+    sweep=replace(TEACHER.sweep, stop_weight=1.0, turn_weight=1.0),
+    route=ProgressConfig(turn_round_weight=0.0),
+)
+"""An expert that goes askew as well, and among people arrives far more often. To be imitated it is asked for the good
+command that is nearest to what the learner would do (`Window.commands`, `slack_m`)."""
 
 
 def window_numbers(spec: RobotSpec, config: MPPIConfig) -> WindowNumbers:
@@ -87,7 +96,13 @@ class Window:
         self.numbers = window_numbers(spec, config)
 
     def commands(
-        self, seen: Arrays, pose_odom_base: Array, routes: Routes, active: Array, asked: Array | None = None
+        self,
+        seen: Arrays,
+        pose_odom_base: Array,
+        routes: Routes,
+        active: Array,
+        asked: Array | None = None,
+        slack_m: float = 0.0,
     ) -> Chosen:
         """The commands of active worlds with a route, and what others cost beside them.
 
@@ -98,12 +113,16 @@ class Window:
             active: (B,) worlds with a scan.
             asked: (B, 3) commands whose regret is asked for: their price, kept up, less that of the window's best.
                 One between the window's samples can be cheaper than all of them: its regret is 0 then.
+            slack_m: with commands that are asked about: of all that are dearer than the best by this at most, the
+                nearest to what was asked about is the answer, and that itself if it is among them. So who learns from
+                the answers need not choose between equals, nor follow the window from one to the other.
         """
         chosen, out = active & (routes.counts > 0), np.zeros((len(active), 3), np.float32)
         scan, flow, twist, last = (seen[name] for name in ("scan_m", "flow_mps", "twist_base", "last_command"))
         wanted = np.zeros((0, 3)) if asked is None else np.ascontiguousarray(asked, np.float64)
         regret = np.zeros(len(active), np.float32)
-        _commands(self.numbers, scan, flow, twist, last, pose_odom_base, routes, chosen, wanted, out, regret)
+        prices = self.numbers, scan, flow, twist, last, pose_odom_base, routes
+        _commands(*prices, chosen, wanted, slack_m, out, regret)
         return Chosen(out, chosen, regret)
 
 
@@ -118,6 +137,7 @@ def _commands(
     routes: Routes,
     todo: Array,
     asked: Array,
+    slack_m: float,
     out: Array,
     regret: Array,
 ) -> None:
@@ -127,14 +147,33 @@ def _commands(
             points = _hits(numbers, scan[b], flow[b], plans)
             route = _ahead(numbers, routes.points[b], routes.counts[b], routes.progress_m[b], pose[b])
             here = clearance_m(numbers, points)
-            best, least = cheapest(numbers, plans, points, route, last[b], here)
-            for k in range(3):
-                out[b, k] = np.float32(plans.command[best, k])
+            prices = plan_prices(numbers, plans, points, route, last[b], here)
+            command = plans.command[np.argmin(prices)]
             if len(asked):
                 other = _plans(1, len(numbers.dt_s))
                 _roll(numbers, twist[b], asked[b, 0], asked[b, 1], asked[b, 2], other, 0)
                 price = plan_price(numbers, other, 0, points, route, last[b], here)
-                regret[b] = np.float32(max(price - least, 0.0))
+                regret[b] = np.float32(max(price - prices.min(), 0.0))
+                if slack_m > 0.0:
+                    near = _nearest(numbers, plans.command, prices, slack_m, asked[b])
+                    command = asked[b] if regret[b] <= slack_m else plans.command[near]
+            for k in range(3):
+                out[b, k] = np.float32(command[k])
+
+
+@inner
+def _nearest(numbers: WindowNumbers, commands: Array, prices: Array, slack_m: float, asked: Array) -> int:
+    """The command nearest to another one, in shares of each axis's range, of those dearer than the best by a slack."""
+    nearest, apart, most = 0, math.inf, prices.min() + slack_m
+    for i in range(len(commands)):
+        if prices[i] <= most:
+            squared = 0.0
+            for k in range(3):
+                span = max(numbers.high[k] - numbers.low[k], 1e-6)
+                squared += ((commands[i, k] - asked[k]) / span) ** 2
+            if squared < apart:
+                nearest, apart = i, squared
+    return nearest
 
 
 @inner

@@ -107,16 +107,14 @@ def plan_price(
 
 
 @inner
-def cheapest(
+def plan_prices(
     numbers: WindowNumbers, plans: Plans, points: Points, route: RouteAhead, last: Array, here: float
-) -> tuple[int, float]:
-    """The plan of the least price, and that price."""
-    best, least = 0, math.inf
-    for i in range(len(plans.command)):
-        price = plan_price(numbers, plans, i, points, route, last, here)
-        if price < least:
-            best, least = i, price
-    return best, least
+) -> Array:
+    """(N,) prices of plans."""
+    prices = np.empty(len(plans.command))
+    for i in range(len(prices)):
+        prices[i] = plan_price(numbers, plans, i, points, route, last, here)
+    return prices
 
 
 @inner

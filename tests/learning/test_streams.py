@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from counting_env import SPEC, CountingFactory
 from tiny import AGENT, tiny_config
 
@@ -21,7 +22,7 @@ from robonav.learning.replay_events import BLOCKED_ROUTE, COLLISION, NEAR_MISS, 
 from robonav.learning.streams import Coming, GymStreams, WindowActions, events_of
 from robonav.types import MODALITIES, policy_input_shapes
 from sim.env import NavigateEnv
-from sim.streams import StreamsOf, errors_of, groups_of
+from sim.streams import StreamsOf, environment_of, groups_of
 
 COLLECT = CollectConfig(
     envs=4, steps=6, greedy_envs=1, simulator="analytic", robots=("a1", "vision60"), imperfect=0.5, scenes=("rooms",)
@@ -34,7 +35,7 @@ def test_analytic_streams_give_what_single_environments_give() -> None:
     envs: dict[int, NavigateEnv] = {}
     for (robot, imperfect), worlds in groups_of(COLLECT, "a1", 4).items():
         for world in worlds:
-            envs[world] = NavigateEnv("rooms", robot, fidelity="analytic", **errors_of(COLLECT, imperfect))
+            envs[world] = NavigateEnv("rooms", robot, fidelity="analytic", **environment_of(COLLECT, imperfect))
     single = GymStreams([envs[world] for world in range(4)])
     for streams in (batch, single):
         for world in range(4):
@@ -176,10 +177,12 @@ class Regretful:
     """A window whose regrets are known."""
 
     def __init__(self, regret_m: list[float]) -> None:
-        self.regret_m, self.asked = np.array(regret_m, np.float32), None
+        self.regret_m, self.asked, self.dials = np.array(regret_m, np.float32), None, (False, 0.0)
 
-    def window_actions(self, count: int, asked: Any = None) -> WindowActions:
-        self.asked = asked
+    def window_actions(
+        self, count: int, asked: Any = None, sideways: bool = False, slack_m: float = 0.0
+    ) -> WindowActions:
+        self.asked, self.dials = asked, (sideways, slack_m)
         known = np.arange(len(self.regret_m)) < count
         return WindowActions(np.full((len(known), 3), 0.5, np.float32), known, self.regret_m)
 
@@ -196,6 +199,37 @@ def test_a_label_counts_by_the_regret_of_the_agents_own_choice() -> None:
     alike = Experts(replace(kickstart, regret_m=0.0), make_policy, window, 5)  # type: ignore[arg-type]
     assert alike.actions(5, asked)[1].tolist() == [1.0, 1.0, 1.0, 1.0, 0.0]
     assert window.asked is None  # a price that nobody needs is not computed
+
+
+def test_the_window_is_told_the_slack_and_whether_to_go_askew() -> None:
+    window, asked = Regretful([0.0, 0.2]), np.full((2, 3), 0.25, np.float32)
+    Experts(KickstartConfig(streams=2, policy="window"), make_policy, window, 2).actions(2, asked)  # type: ignore[arg-type]
+    assert window.dials == (False, 0.0)
+    kickstart = KickstartConfig(streams=2, policy="window-sideways", slack_m=0.05)
+    _, weights = Experts(kickstart, make_policy, window, 2).actions(2, asked)  # type: ignore[arg-type]
+    assert window.dials == (True, 0.05) and window.asked is asked
+    assert weights.tolist() == [1.0, 1.0]  # all labels count alike without `regret_m`
+
+
+def test_with_slack_the_greedy_action_is_its_own_label_where_it_is_good(monkeypatch: pytest.MonkeyPatch) -> None:
+    kickstart = KickstartConfig(streams=4, policy="window-sideways", drive=0.0, regret_m=0.5, slack_m=0.3)
+    collect = replace(COLLECT, greedy_envs=4)
+    worker = WorkerConfig(0, 5, collect, AGENT, SPEC, (0,) * 4, kickstart=kickstart, expert=make_policy)
+    collector = Collector(worker, StreamsOf(collect, "a1", ("rooms",)))
+    weights = {name: value.clone() for name, value in collector.agent.state_dict().items()}
+    monkeypatch.setattr(collector.agent, "load_state_dict", lambda state: None)
+    step = collector.agent.step
+
+    def ahead(*args: Any) -> Any:
+        found = step(*args)
+        mean = torch.tensor([[0.9, 0.0, 0.0]]).expand(4, 3)  # straight on, which is good in half of the places
+        return found._replace(mean=mean, action=mean)
+
+    monkeypatch.setattr(collector.agent, "step", ahead)
+    chunk, _, _ = collector.collect(0, 20, weights)
+    own = np.isclose(chunk["label"], chunk["action"], atol=1e-5).all(axis=-1)
+    good = chunk["labelled"] <= 0.3 / 0.5
+    assert (own == good).all() and own.any() and not own.all()
 
 
 def test_the_regret_asked_for_is_that_of_the_actors_mean(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,6 +256,8 @@ def test_the_regret_asked_for_is_that_of_the_actors_mean(monkeypatch: pytest.Mon
         ({"regret_m": 0.2}, r"kickstart\.regret_m: expected policy = 'window'"),
         ({"policy": "window", "regret_floor": 1.5}, r"kickstart\.regret_floor: expected a share"),
         ({"policy": "window", "regret_m": -1.0}, "regret_m"),
+        ({"slack_m": 0.1}, r"kickstart\.slack_m: expected policy = 'window' or 'window-sideways' with it, got"),
+        ({"policy": "window-sideways"}, r"kickstart\.slack_m: expected above 0 with policy = 'window-sideways', got 0"),
     ],
 )
 def test_mistakes_about_regret_are_one_line(wrong: dict[str, Any], told: str) -> None:

@@ -33,7 +33,8 @@ def watch(spec: RobotSpec, movers, poses, scans=None):
         observation = observe(pose, (4, 0), scan, tick * TICK_NS)
         tracks, of_beam = tracker.update(tracks, observation)
         moving = tracker.moving(tracks)
-        memory, seen, beams = sight.tracks(memory, observation, tracks, of_beam, moving)
+        memory, flow = sight.look(memory, observation, tracked(tracks, of_beam, moving))
+        seen, beams = (tracks, of_beam) if flow is None else sight.tracks(memory, flow, observation, tracks, moving)
         said.append((seen, beams, int(moving.sum())))
     return said
 
@@ -160,7 +161,7 @@ def flow_of(velocity: dict[int, tuple[float, float]], beams: int = 128) -> Flow:
     found = np.zeros((beams, 2), np.float32)
     for beam, one in velocity.items():
         found[beam] = one
-    return Flow(found, (found != 0).any(axis=1).astype(np.float32))
+    return Flow(found, (found != 0).any(axis=1).astype(np.float32), found)
 
 
 def test_neighbours_that_move_alike_are_one_thing() -> None:

@@ -147,19 +147,23 @@ def test_maps_of_the_largest_size_move_along() -> None:
     assert len(corners) > 2
 
 
-def test_inputs_of_one_episode_are_those_of_the_robots_tracker() -> None:
-    compiled, tracked = CompiledInputs(A1), TrackedInputs(A1)
-    rng = np.random.default_rng(3)
+@pytest.mark.parametrize(("sight", "scene"), [("", "rooms"), ("learned", "crowd-dense")])
+def test_inputs_of_one_episode_are_those_of_the_robots_tracker(sight: str, scene: str) -> None:
+    config = SituationConfig(sight=sight)
+    compiled, tracked = CompiledInputs(A1, config), TrackedInputs(A1, config)
+    rng, moved = np.random.default_rng(3), 0
     for number in range(2):
         compiled.reset()
         tracked.reset()
-        for observation in _episode(A1, "rooms", number, 40, rng):
+        for observation in _episode(A1, scene, number, 40, rng):
             ours, theirs = compiled.arrays(observation), tracked.arrays(observation)
             assert ours.keys() == theirs.keys()
             for name, array in theirs.items():
                 assert ours[name].dtype == array.dtype
                 np.testing.assert_allclose(ours[name], array, atol=2e-6, err_msg=name)
             np.testing.assert_array_equal(ours["local_map"], theirs["local_map"])
+            moved += bool(ours["flow_mps"].any())
+    assert moved > 30 * bool(sight)
 
 
 def test_a_world_of_a_batch_is_left_alone_where_it_is_not_active() -> None:

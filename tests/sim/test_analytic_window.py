@@ -17,7 +17,7 @@ from robonav.types import Observation, RobotSpec
 
 pytest.importorskip("numba")
 from sim.analytic.env import AnalyticVectorEnv
-from sim.analytic.window import TEACHER, Window
+from sim.analytic.window import SIDEWAYS, TEACHER, Window
 
 
 def surroundings_of(observation: Observation, flow_mps: NDArray[np.float32], spec: RobotSpec) -> Surroundings:
@@ -53,7 +53,7 @@ def test_the_chosen_command_is_the_planners_cheapest(robot: str, config: MPPICon
     env.reset(seed=11)
     window, checked, moved = Window(env.robot, config), 0, 0
     for step in range(40):
-        commands, there, _ = env.window_commands(window)
+        commands, there, _ = env.window_commands(window=window)
         if step % 3 == 0:
             for b in np.flatnonzero(there).tolist():
                 observation = env.observation(b)
@@ -73,18 +73,46 @@ def test_regret_is_the_price_of_what_was_asked_less_that_of_the_best() -> None:
     window, regrets = Window(env.robot, config), []
     for step in range(30):
         asked = env.robot.action_to_velocity(rng.uniform([-0.2, -0.3, -1], [1, 0.3, 1], (8, 3)))
-        found = env.window_commands(window, asked=asked)
-        plain = env.window_commands(window)
+        found = env.window_commands(window=window, asked=asked)
+        plain = env.window_commands(window=window)
         assert np.array_equal(found.commands, plain.commands) and not plain.regret_m.any()
         if step % 3 == 0:
             for b in np.flatnonzero(found.known).tolist():
                 price = prices(env, b, np.stack([asked[b], found.commands[b]]), config)
                 assert found.regret_m[b] == pytest.approx(max(price[0] - price[1], 0.0), abs=5e-3)
                 regrets.append(found.regret_m[b])
-        best = env.window_commands(window, asked=found.commands)
+        best = env.window_commands(window=window, asked=found.commands)
         assert best.regret_m[best.known].max(initial=0) < 1e-3
         env.step(env.robot.velocity_to_action(found.commands).astype(np.float32))
     assert len(regrets) > 60 and max(regrets) > 1.0 and min(regrets) < 0.1
+
+
+@pytest.mark.parametrize("slack_m", [0.02, 0.3])
+def test_with_slack_the_answer_is_the_nearest_of_the_good_commands(slack_m: float) -> None:
+    rng, env = np.random.default_rng(9), AnalyticVectorEnv(8, scene=["clutter", "crowd-dense"], robot="a1")
+    env.reset(seed=13)
+    own, others = 0, 0
+    low, high = (env.robot.action_to_velocity(np.full(3, side, np.float32)) for side in (-1.0, 1.0))
+    low[0] = env.robot.vx_min_mps
+    span = high - low
+    for step in range(24):
+        plain = env.window_commands(sideways=True)
+        asked = plain.commands + rng.normal(0.0, 0.1, (8, 3))
+        found = env.window_commands(asked=asked, sideways=True, slack_m=slack_m)
+        for b in np.flatnonzero(found.known).tolist() if step % 3 == 0 else ():
+            if found.regret_m[b] <= slack_m:
+                assert np.allclose(found.commands[b], asked[b], atol=1e-6)
+                own += 1
+                continue
+            there = reachable_commands(env.robot, env.observation(b).twist_base, SIDEWAYS.samples)
+            price = prices(env, b, np.concatenate([there, found.commands[b : b + 1]]), SIDEWAYS)
+            assert price[-1] <= price[:-1].min() + slack_m + 4e-3
+            nearer = np.linalg.norm((there - asked[b]) / span, axis=1)
+            nearer = nearer < np.linalg.norm((found.commands[b] - asked[b]) / span) - 1e-4
+            assert (price[:-1][nearer] > price[:-1].min() + slack_m - 4e-3).all()
+            others += 1
+        env.step(env.robot.velocity_to_action(plain.commands).astype(np.float32))
+    assert own > 3 and others > 10
 
 
 def test_without_a_scan_or_a_route_there_is_no_command() -> None:
