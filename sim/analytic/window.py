@@ -147,7 +147,7 @@ def _commands(
             points = _hits(numbers, scan[b], flow[b], plans)
             route = _ahead(numbers, routes.points[b], routes.counts[b], routes.progress_m[b], pose[b])
             here = clearance_m(numbers, points)
-            prices = plan_prices(numbers, plans, points, route, last[b], here)
+            prices = plan_prices(numbers, plans, points, route, last[b], here, slack_m)
             command = plans.command[np.argmin(prices)]
             if len(asked):
                 other = _plans(1, len(numbers.dt_s))

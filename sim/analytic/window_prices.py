@@ -103,17 +103,22 @@ def plan_price(
 ) -> float:
     """The price of one plan, where the footprint is `here` from the nearest point now."""
     free, price = _touch_price(numbers, plans, i, points, here)
-    return price + _doubt_price(numbers, plans, i, points) + _route_price(numbers, plans, i, route, last, free)
+    return price + _route_price(numbers, plans, i, route, last, free) + _doubt_price(numbers, plans, i, points)
 
 
 @inner
 def plan_prices(
-    numbers: WindowNumbers, plans: Plans, points: Points, route: RouteAhead, last: Array, here: float
+    numbers: WindowNumbers, plans: Plans, points: Points, route: RouteAhead, last: Array, here: float, slack: float
 ) -> Array:
-    """(N,) prices of plans."""
-    prices = np.empty(len(plans.command))
+    """(N,) prices of plans; of those that are dearer than the best by more than `slack` a part of it that says so."""
+    prices, least = np.empty(len(plans.command)), math.inf
     for i in range(len(prices)):
-        prices[i] = plan_price(numbers, plans, i, points, route, last, here)
+        free, price = _touch_price(numbers, plans, i, points, here)
+        price += _route_price(numbers, plans, i, route, last, free)
+        if price <= least + slack:  # doubts only add to it
+            price += _doubt_price(numbers, plans, i, points)
+            least = min(least, price)
+        prices[i] = price
     return prices
 
 

@@ -12,13 +12,14 @@ import torch
 from counting_env import SPEC, CountingFactory
 from tiny import tiny_config
 
-from robonav.errors import CheckpointError, RobonavError, ShapeError
+from robonav.errors import CheckpointError, ConfigError, RobonavError, ShapeError
 from robonav.learning.checkpoint import WEIGHTS_FILE, load_agent
 from robonav.learning.collector import InProcessPool
 from robonav.learning.offline import fill, joined, offline_config, replay_folder, train_offline, train_on_replay
 from robonav.learning.replay import Replay
 from robonav.learning.streams import Arrays
 from robonav.learning.trainer import Trainer, train, worker_configs
+from robonav.planning.situation import SituationConfig
 
 
 @pytest.fixture(scope="module")
@@ -148,6 +149,19 @@ def test_what_another_run_keeps_is_learnt_from_and_not_touched(kept: Path, tmp_p
         whole.replay.add(
             {n: np.zeros((whole.replay.streams, 1, *s), np.float32) for n, s in whole.replay.shapes.items()}
         )
+
+
+def test_a_checkpoint_says_whose_velocities_it_reads_and_so_does_what_learns_from_its_replay(tmp_path: Path) -> None:
+    seeing = tiny_config(workers=0)
+    seeing = replace(seeing, replay_on_disk=True, collect=replace(seeing.collect, sight="learned"))
+    train(seeing, SPEC, CountingFactory(), tmp_path / "run")
+    checkpoint = load_agent(tmp_path / "run")
+    assert checkpoint.situation == SituationConfig(sight="learned")
+    assert replace(checkpoint, info={}).situation == SituationConfig(sight="")  # one that is older than the sight
+    train_on_replay(tiny_config(updates=4), SPEC, tmp_path / "run" / "replay", tmp_path / "other")
+    assert load_agent(tmp_path / "other").situation.sight == "learned"
+    with pytest.raises(ConfigError, match=r"situation in the checkpoint: situation: sight: expected '' or 'learned'"):
+        _ = replace(checkpoint, info={"situation": {"sight": "mine"}}).situation
 
 
 def test_a_replay_that_is_not_there_or_of_other_sensors_is_one_line(kept: Path, tmp_path: Path) -> None:

@@ -48,6 +48,7 @@ def _assert_same_world(a: list[tuple], i: int, b: list[tuple], j: int) -> None:
         ("crowd-few", {"policy_input": False}),
         ("clutter", {"sensors": "real", "randomisation": "sim2real"}),
         ("crowd-few", {"sensors": "real", "randomisation": "sim2real", "policy_input": False}),
+        ("crowd-dense", {"sensors": "real", "randomisation": "sim2real", "sight": "learned"}),
         ("doors-moving", {"robot": "go2", "reward": "potential"}),
     ],
 )
