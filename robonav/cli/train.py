@@ -107,6 +107,8 @@ def _initial(args: TrainArgs) -> Checkpoint | None:
 
     found = load_agent(args.init)
     trained, wanted = to_mapping(found.agent.config), to_mapping(args.config.agent)
+    if wanted["model"]["clearance"]:  # this head alone may be added
+        trained["model"]["clearance"] = True
     if trained["model"] != wanted["model"]:
         key = next(key for key in wanted["model"] if trained["model"].get(key) != wanted["model"][key])
         want, got = wanted["model"][key], trained["model"].get(key)

@@ -191,6 +191,9 @@ class OptimizerConfig:
     """Share of the run's updates, its last ones, over which the learning rates fall linearly to a tenth."""
     average: float = 0.99
     """Decay of the running average of the weights, which is what is evaluated and exported."""
+    only: tuple[str, ...] = ()
+    """Parts of the world model that learn, such as "clearance" or "decoder"; empty for all. With it actor and critic
+    stay as they are, whatever `behavior_start` says, so that a part can be added to a trained model (`--init`)."""
 
     def __post_init__(self) -> None:
         """Checks ranges.

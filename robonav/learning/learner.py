@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robonav.errors import RobonavError
+from robonav.errors import ConfigError, RobonavError, explain
 from robonav.imagination.agent import Agent
 from robonav.imagination.behavior import frozen
 from robonav.imagination.imitation import imitation_loss
@@ -47,6 +47,7 @@ class Learner:
         torch.manual_seed(config.seed)
         self.agent = Agent(config.agent, spec).to(self.device)
         self.average = copy.deepcopy(self.agent).requires_grad_(False)
+        _freeze_all_but(self.agent.model, config.optimizer.only)
         self.model_optimizer = self._adamw(_groups(self.agent.model), config.optimizer.model_lr)
         behaviour = [{"params": list(self.agent.behavior.trained_parameters())}]
         self.behavior_optimizer = self._adamw(behaviour, config.optimizer.behavior_lr)
@@ -97,12 +98,13 @@ class Learner:
                 sequence = self._observe(batch, batch["action"], first, dream_at)
             with self.clock("heads and losses"):
                 losses = self._loss(batch, sequence, batch["reward"], batch["terminal"], first)
-                if self.config.kickstart.shape and updates >= self.config.behavior_start:
+                shaped = self.config.kickstart.shape and not self.config.optimizer.only
+                if shaped and updates >= self.config.behavior_start:
                     losses["shape"] = self._shape_loss(sequence, batch)
                 model_loss = sum(losses.values(), torch.zeros((), device=self.device))
         self._apply(self.model_optimizer, model_loss, "world model", updates)
         behaved = {}
-        if updates >= self.config.behavior_start:
+        if updates >= self.config.behavior_start and not self.config.optimizer.only:
             behaved = self._update_behavior(sequence, dream_at, batch, updates)
         with self.clock("optimiser"):
             self._follow_average(updates)
@@ -197,11 +199,15 @@ class Learner:
     def begin_with(self, agent: Agent) -> None:
         """Takes over an agent's weights, for the average as well; the optimisers know nothing of them yet.
 
+        A head for clearances that the agent lacks begins anew.
+
         Raises:
             CheckpointError: it is another model.
         """
         for module in (self.agent, self.average):
-            load_weights(module, agent.state_dict(), "weights to begin with")
+            own = module.state_dict()
+            new = {name: value for name, value in own.items() if name.startswith("model.clearance.")}
+            load_weights(module, new | agent.state_dict(), "weights to begin with")
 
     def restore(self, tensors: dict[str, Tensor], where: str) -> None:
         """Inverse of `state`; other tensors are left alone.
@@ -221,4 +227,19 @@ def _groups(model: WorldModel) -> list[dict[str, Any]]:
     heads = [] if model.prior_heads is None else list(model.prior_heads.parameters())
     apart = {id(p) for p in heads}
     rest = [p for p in model.parameters() if id(p) not in apart]
-    return [{"params": group} for group in (rest, heads) if group]
+    learning = [[p for p in group if p.requires_grad] for group in (rest, heads)]
+    return [{"params": group} for group in learning if group]
+
+
+def _freeze_all_but(model: WorldModel, parts: tuple[str, ...]) -> None:
+    """Leaves only these parts to be learnt; all, if none is named.
+
+    Raises:
+        ConfigError: the model has no such part, or one without weights.
+    """
+    children = {name: part for name, part in model.named_children() if any(True for _ in part.parameters())}
+    for part in parts:
+        if part not in children:
+            raise ConfigError(explain("optimizer.only", f"parts of the model: {', '.join(sorted(children))}", part))
+    for name, child in children.items():
+        child.requires_grad_(not parts or name in parts)

@@ -20,6 +20,7 @@ from robonav.errors import ConfigError, ShapeError, explain
 from robonav.ssm.backbone import Backbone, BackboneConfig, SSMState
 from robonav.ssm.state import named_tensors, rebuild_state, select_state
 from robonav.types import ACTION_SIZE, RobotSpec
+from robonav.world_model.clearance import ClearanceHead
 from robonav.world_model.encoders import EncoderConfig, Inputs, ObservationDecoder, ObservationEncoder
 from robonav.world_model.heads import PriorHeads, categorical_kl, jensen_shannon, require_bins
 from robonav.world_model.nets import TwoHotHead, mlp
@@ -69,6 +70,9 @@ class WorldModelConfig:
     """Hidden width of each."""
     objective: Literal["reconstruction", "redundancy", "jepa"] = "reconstruction"
     """What grounds the latent (`robonav.world_model.objectives`); reward, continuation and KL are part of each."""
+    clearance: bool = False
+    """Whether a further head says how near the footprint will be to anything (`robonav.world_model.clearance`), from
+    which collisions are foreseen; it learns beside the model without moving it, and at any time."""
     probe_decoders: bool = False
     """Whether, where nothing is reconstructed, decoders learn beside the model without moving it, for people to see
     what it knows."""
@@ -156,6 +160,7 @@ class WorldModel(nn.Module):
             self.objective = RedundancyReduction(o, self.feature_size, embedding)
         elif config.objective == "jepa":
             self.objective = EmbeddingPrediction(o, config.hidden, inputs, embedding)
+        self.clearance = ClearanceHead(self.feature_size, config.hidden, spec.lidar) if config.clearance else None
 
     # -- state ---------------------------------------------------------------------------------------------------
 
@@ -300,6 +305,8 @@ class WorldModel(nn.Module):
             "reward": c.outcome_weight * self.reward.loss(self.reward(f), reward) * _rewarded(first),
             "continue": c.outcome_weight * F.binary_cross_entropy_with_logits(proceed, 1 - terminal, reduction="none"),
         }
+        if self.clearance is not None:
+            losses["clearance"] = self.clearance.loss(f.detach(), inputs, reward, terminal)
         if self.prior_heads is not None:
             predicted = self.log_probabilities(self.prior_heads(sequence.context[:, :-1]))
             divergence = self.prior_heads.loss(sequence.posterior[:, 1:], predicted)

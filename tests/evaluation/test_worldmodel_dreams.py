@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -15,6 +17,7 @@ from robonav.evaluation.worldmodel.dreams import (
     recorded_actions,
 )
 from robonav.evaluation.worldmodel.measure import MeasureConfig, gates, measure, prepare
+from robonav.evaluation.worldmodel.outcomes import carried_on
 from robonav.imagination.agent import Agent, AgentConfig
 from robonav.types import RobotSpec
 from robonav.world_model.encoders import GOAL_SIZE, goal_vector, with_patches
@@ -111,6 +114,30 @@ def test_collisions_and_returns_of_what_followed(a1: RobotSpec) -> None:
     assert real_returns(episodes, starts, DISCOUNT)[1] == pytest.approx(0.6 + DISCOUNT * 0.7)
 
 
+def test_what_is_seen_carried_on_foresees_who_comes_and_where_one_drives(a1: RobotSpec) -> None:
+    """Five starts, of which two end in a touch within half a second: driven into a wall, and run into by somebody."""
+    episodes = [episode_on_a_line(a1, np.zeros(14), outcome) for outcome in ["collision"] * 2 + ["success"] * 3]
+    for episode in episodes:
+        episode.inputs["scan_m"][:], episode.inputs["twist_base"][:] = 5.0, 0.0
+    wall, walker, away, beside = (episodes[i].inputs for i in (0, 1, 2, 3))
+    ahead = int(np.argmin(np.abs(a1.lidar.angles_rad)))
+    for inputs, forward in ((wall, 1.0), (away, -0.5)):
+        inputs["scan_m"][:, ahead] = a1.length_m / 2 - a1.lidar.mount_x_m + 0.2
+        inputs["twist_base"][:, 0] = forward * a1.vx_max_mps
+    for inputs, mps in ((walker, -1.0), (beside, 1.0)):
+        inputs["scan_m"][:, ahead] = a1.length_m / 2 - a1.lidar.mount_x_m + 0.3
+        inputs["flow_mps"][:, ahead, 0] = mps
+    starts = Starts(np.arange(5), np.full(5, 9))
+    actions = np.zeros((5, 10, 3), np.float32)
+    actions[0, :, 0], actions[2, :, 0] = 1.0, -1.0
+    real = what_followed(episodes, starts, 10, a1)
+    assert real.collision[:, 4].tolist() == [True, True, False, False, False]
+    assert carried_on(episodes, starts, actions, real, a1)["0.5 s"]["auc"][0] == 1.0
+    for inputs in (walker, beside):
+        inputs["flow_mps"][:] = 0.0  # he is not seen to move
+    assert carried_on(episodes, starts, actions, real, a1)["0.5 s"]["auc"][0] < 1.0
+
+
 def test_imagined_returns_and_collisions_by_their_definition(a1: RobotSpec) -> None:
     """From place 97, in steps of 1: an end at 100 that the reward calls a collision."""
     action = np.ones(12)
@@ -127,6 +154,10 @@ def test_imagined_returns_and_collisions_by_their_definition(a1: RobotSpec) -> N
     # with the end within the two steps, neither what follows nor the critic counts
     end = dream_on(line_agent(ends_at=98.0, value=7.0), followed.states, np.ones((2, 5, 3), np.float32), 1, 2, 0)
     assert end.imagined_return[0] == pytest.approx(9.8, rel=1e-5)
+    assert forecast.collision_by_clearance is None
+    agent.model.clearance = SimpleNamespace(touch=lambda features: 0.5 * (features[..., 1] >= 99.0))
+    near = dream_on(agent, followed.states, recorded_actions(episodes, starts, 5), 3, 2, 0).collision_by_clearance
+    assert near is not None and near[0] == pytest.approx([0, 0.5, 0.75, 0.875, 0.9375])
     # an end that the reward calls neither counts half
     assert end.collision[0][:2] == pytest.approx([0.5, 0.5], abs=1e-4)
 

@@ -49,6 +49,7 @@ class LineModel:
         self.reward = RewardOfPlace(self.bins)
         self.decoder = LineDecoder(late)
         self.ends_at = ends_at
+        self.clearance: Any = None
 
     def advance(self, state: WorldModelState, latent: Tensor, action: Tensor) -> WorldModelState:
         return WorldModelState(latent + action[:, :1], ())

@@ -247,6 +247,35 @@ def test_a_run_begins_with_the_weights_of_another(trained: tuple[Trainer, Path],
     assert load_agent(tmp_path).info["began_with"] == told
 
 
+def test_a_head_for_clearances_is_added_to_a_trained_model_that_stays_as_it_is(
+    trained: tuple[Trainer, Path], tmp_path: Path
+) -> None:
+    before, folder = trained
+    config = tiny_config(updates=6, seed=9)
+    agent = replace(config.agent, model=replace(config.agent.model, clearance=True))
+    config = replace(config, agent=agent, behavior_start=0, optimizer=replace(config.optimizer, only=("clearance",)))
+    after = train(config, SPEC, CountingFactory(), tmp_path, False, InProcessPool, begin_with=load_agent(folder))
+    average, fresh = before.average.state_dict(), Trainer(config, SPEC).agent.state_dict()
+    moved = set()
+    for module in (after.agent, after.average):
+        for name, value in module.state_dict().items():
+            if name in average:
+                assert torch.equal(value, average[name]), name
+            elif not torch.equal(value, fresh[name]):
+                moved.add(name)
+    assert moved and all(name.startswith("model.clearance.") for name in moved)
+    resumed = train(replace(config, updates=8), SPEC, CountingFactory(), tmp_path, True, InProcessPool)
+    assert torch.equal(resumed.agent.state_dict()["model.to_backbone.weight"], average["model.to_backbone.weight"])
+
+
+@pytest.mark.parametrize("part", ["clearance", "objective", "nothing"])
+def test_a_part_that_the_model_has_not_cannot_learn_alone(part: str) -> None:
+    config = tiny_config()
+    config = replace(config, optimizer=replace(config.optimizer, only=(part,)))
+    with pytest.raises(ConfigError, match=rf"optimizer\.only: expected parts of the model: .*reward.*, got {part}"):
+        Trainer(config, SPEC)
+
+
 def test_weights_of_another_model_are_refused_in_one_line(folder: Path) -> None:
     config = tiny_config()
     wider = replace(config.agent, behavior=replace(config.agent.behavior, hidden=24))

@@ -53,6 +53,7 @@ class Forecast(NamedTuple):
     collision: NDArray[np.float32]  # (M, H) chance of one within so many steps
     collision_by_reward: NDArray[np.float32]  # (M, H) the same from the reward alone
     imagined_return: NDArray[np.float32]  # (M,) see `dream_on`
+    collision_by_clearance: NDArray[np.float32] | None = None  # (M, H) the same from foretold clearances
 
 
 def choose_starts(episodes: Sequence[Recorded], every: int, warm_up: int, seed: int) -> Starts:
@@ -120,8 +121,9 @@ def dream_on(
 
     With c_j the chance to go on and, by the reward head, q_j that of a reward below -0.5 and s_j above 0.5, step j
     ends the dream in a collision with h_j = (1 - c_j) q_j / (q_j + s_j), and a collision within k steps has the chance
-    sum_{j <= k} h_j prod_{i < j} c_i. By the reward alone it is 1 - prod_{j <= k} (1 - q_j). The imagined return is
-    sum_{j <= L} d^(j-1) r_j prod_{i < j} c_i + d^L v_L prod_{i <= L} c_i with L = `return_steps`, d the discount and
+    sum_{j <= k} h_j prod_{i < j} c_i. By the reward alone it is 1 - prod_{j <= k} (1 - q_j), and, where the model has a
+    head for clearances that says a touch has the chance t_j, by these 1 - prod_{j <= k} (1 - t_j). The imagined return
+    is sum_{j <= L} d^(j-1) r_j prod_{i < j} c_i + d^L v_L prod_{i <= L} c_i with L = `return_steps`, d the discount and
     v the critic. All are means over the samples.
     """
     generator = torch.Generator().manual_seed(seed)
@@ -134,7 +136,8 @@ def dream_on(
         parts.append(_dream(agent, state, taken, samples, return_steps, generator))
     quantities = {name: np.concatenate([p.quantities[name] for p in parts]) for name in parts[0].quantities}
     collision, by_reward, returns = (np.concatenate([p[k] for p in parts]) for k in (1, 2, 3))
-    return Forecast(quantities, collision, by_reward, returns)
+    nearness = [p.collision_by_clearance for p in parts if p.collision_by_clearance is not None]
+    return Forecast(quantities, collision, by_reward, returns, np.concatenate(nearness) if nearness else None)
 
 
 def _dream(
@@ -144,7 +147,7 @@ def _dream(
     world, latent = state.world, state.latent
     rows, horizon = actions.shape[:2]
     alive, safe, returns = torch.ones(rows), torch.ones(rows), torch.zeros(rows)
-    hit = torch.zeros(rows)
+    hit, clear = torch.zeros(rows), torch.ones(rows)
     steps: list[dict[str, Tensor]] = []
     for k in range(horizon):
         world = model.advance(world, latent, actions[:, k])
@@ -160,12 +163,16 @@ def _dream(
         if k == return_steps - 1:
             returns = returns + discount**return_steps * alive * agent.behavior.critic.mean(f)
         step = {**decode(model, f), "reward": reward, "hit": hit, "by_reward": 1 - safe}
+        if model.clearance is not None:
+            clear = clear * (1 - model.clearance.touch(f))
+            step["by_clearance"] = 1 - clear
         steps.append({name: x.unflatten(0, (-1, samples)).mean(1) for name, x in step.items()})
     stacked = {name: torch.stack([step[name] for step in steps], 1).numpy() for name in steps[0]}
     if "local_map" in stacked:  # the largest of them
         stacked["local_map"] = stacked["local_map"].astype(np.float16)
     hits, by_reward = stacked.pop("hit"), stacked.pop("by_reward")
-    return Forecast(stacked, hits, by_reward, returns.unflatten(0, (-1, samples)).mean(1).numpy())
+    by_clearance = stacked.pop("by_clearance", None)
+    return Forecast(stacked, hits, by_reward, returns.unflatten(0, (-1, samples)).mean(1).numpy(), by_clearance)
 
 
 def outcome_chances(model: WorldModel, features: Tensor) -> tuple[Tensor, Tensor]:

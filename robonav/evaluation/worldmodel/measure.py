@@ -96,6 +96,8 @@ def prepare(episodes: Sequence[Recorded], spec: RobotSpec, config: MeasureConfig
         for name, forecast in trivial_forecasts(episodes, starts, config.horizon, spec).items()
     }
     trivial["nearest_range"] = {"collision": outcomes.nearest_range(real, spec.dt_s)}
+    actions = recorded_actions(episodes, starts, config.horizon)
+    trivial["carried_on"] = {"collision": outcomes.carried_on(episodes, starts, actions, real, spec)}
     figures = {
         "episodes": len(episodes),
         "ticks": sum(e.ticks for e in episodes),

@@ -10,10 +10,14 @@ from numpy.typing import NDArray
 
 from robonav.evaluation.metrics import Interval, bootstrap_mean
 from robonav.evaluation.worldmodel.data import Real
-from robonav.evaluation.worldmodel.dreams import Forecast
+from robonav.evaluation.worldmodel.dreams import Forecast, Starts
+from robonav.evaluation.worldmodel.episodes import Recorded
 from robonav.evaluation.worldmodel.statistics import auc, kendall_tau
+from robonav.planning.rollouts import footprint_distance_m, poses_under, velocities_under
+from robonav.types import RobotSpec
 
 COLLISION_HORIZONS_S = (0.5, 1.0, 1.5)
+_NEAREST_M = 0.05  # shorter ranges are no readings
 
 
 def collision_steps(dt_s: float, horizon: int) -> dict[str, int]:
@@ -30,18 +34,49 @@ def collision_auc(score: NDArray[Any], real: Real, steps: int) -> dict[str, Any]
 
 
 def foreseen_collisions(forecast: Forecast, real: Real, dt_s: float) -> dict[str, Any]:
-    """Collision AUC by horizon, from continuation and reward together, and from the reward alone."""
-    return {
-        name: collision_auc(forecast.collision[:, k - 1], real, k)
-        | {"by_reward": collision_auc(forecast.collision_by_reward[:, k - 1], real, k)["auc"]}
-        for name, k in collision_steps(dt_s, real.valid.shape[1]).items()
-    }
+    """Collision AUC by horizon, from continuation and reward together, from the reward alone, and from clearances.
+
+    A model that has a head for clearances is scored by that; what the other two say stands beside it.
+    """
+    found = {}
+    for name, k in collision_steps(dt_s, real.valid.shape[1]).items():
+        ways = {"by_end": forecast.collision, "by_reward": forecast.collision_by_reward}
+        if forecast.collision_by_clearance is not None:
+            ways["by_clearance"] = forecast.collision_by_clearance
+        scores = {way: collision_auc(score[:, k - 1], real, k) for way, score in ways.items()}
+        leading = scores.get("by_clearance", scores["by_end"])
+        found[name] = leading | {way: score["auc"] for way, score in scores.items()}
+    return found
 
 
 def nearest_range(real: Real, dt_s: float) -> dict[str, Any]:
     """The same for a score that knows nothing but the shortest reading at the start."""
     steps = collision_steps(dt_s, real.valid.shape[1])
     return {name: collision_auc(-real.nearest_m, real, k) for name, k in steps.items()}
+
+
+def carried_on(
+    episodes: Sequence[Recorded], starts: Starts, actions: NDArray[np.float32], real: Real, spec: RobotSpec
+) -> dict[str, Any]:
+    """The same for the least clearance where what is seen goes on as it moves now, and the robot does as it did.
+
+    No model is asked: the scan's points and their velocities of the start, and the robot's rollout under the actions
+    (M, H, 3) that were done. What a model foresees beyond that is its own.
+    """
+    horizon = actions.shape[1]
+    dt_s, score = np.full(horizon, spec.dt_s), np.zeros((len(actions), horizon))
+    time_s = np.cumsum(dt_s).astype(np.float32)
+    for m, (i, t) in enumerate(zip(starts.episode.tolist(), starts.tick.tolist(), strict=True)):
+        inputs = episodes[i].inputs
+        scan_m, flow = inputs["scan_m"][t], inputs["flow_mps"][t]
+        hit = (scan_m < spec.lidar.range_m - 1e-3) & (scan_m > _NEAREST_M)
+        points = spec.lidar.mount_x_m + scan_m[hit] * np.exp(1j * spec.lidar.angles_rad[hit])
+        moved = points[None] + time_s[:, None] * (flow[hit, 0] + 1j * flow[hit, 1])[None]
+        commands = spec.action_to_velocity(actions[m][None])
+        positions, yaw = poses_under(velocities_under(spec, inputs["twist_base"][t], commands, horizon, dt_s), dt_s)
+        clearance = footprint_distance_m(spec, positions, yaw, moved.astype(np.complex64))[0]
+        score[m] = -np.minimum.accumulate(clearance)
+    return {name: collision_auc(score[:, k - 1], real, k) for name, k in collision_steps(spec.dt_s, horizon).items()}
 
 
 def ranked_returns(

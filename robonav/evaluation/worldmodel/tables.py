@@ -95,7 +95,9 @@ def _open(figures: Figures, preset: str, key: str, title: str) -> Table:
 
 def _collision(figures: Figures, preset: str) -> Table:
     scores = {name: entry["presets"][preset]["collision"] for name, entry in figures["checkpoints"].items()}
-    scores["(nearest range)"] = figures["trivial"][preset]["nearest_range"]["collision"]
+    trivial = figures["trivial"][preset]
+    scores["(nearest range)"] = trivial["nearest_range"]["collision"]
+    scores["(what is seen, carried on)"] = trivial["carried_on"]["collision"]
     columns = list(scores["(nearest range)"])
     rows = [
         [name, *(f"{_interval(of[c]['auc'])}, {of[c]['positives']} of {of[c]['n']}" for c in columns)]
