@@ -1,4 +1,4 @@
-"""The head for clearances: its target against the planner's footprint, what counts as known, and that it moves nothing."""
+"""The head for clearances: its target beside the planner's footprint, what is known, and that it moves nothing."""
 
 from __future__ import annotations
 
