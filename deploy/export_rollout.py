@@ -27,6 +27,7 @@ from robonav.ssm.backbone import Backbone, SwiGLU
 from robonav.ssm.layers.mamba3 import NORM_EPS, Mamba3
 from robonav.ssm.pattern import MLP
 from robonav.types import ACTION_SIZE
+from robonav.world_model.clearance import TOUCH_CLASSES
 from robonav.world_model.model import LOGIT_SCALE
 from robonav.world_model.nets import TwoHotHead
 
@@ -213,10 +214,23 @@ class Rollouts:
         discount = np.log(self.agent.behavior.config.discount) * np.arange(steps + 1, dtype=np.float32)
         weights = g.op("Exp", g.op("Add", g.op("MatMul", going, before), discount))
         now = g.slice(weights, 0, steps, 1)
-        ends = g.op("Mul", now, g.op("Sub", 1.0, g.op("Exp", going)))
-        punished = g.op("Cast", g.op("Less", reward, 0.0), to=1)
-        dangers = g.reduce("ReduceSum", g.op("Mul", ends, punished))
+        if w.clearance is None:
+            ends = g.op("Mul", now, g.op("Sub", 1.0, g.op("Exp", going)))
+            punished = g.op("Cast", g.op("Less", reward, 0.0), to=1)
+            dangers = g.reduce("ReduceSum", g.op("Mul", ends, punished))
+        else:
+            dangers = g.reduce("ReduceMax", g.op("Mul", now, self._touches(seen, count)))
         return g.reduce("ReduceSum", g.op("Mul", reward, now)), weights, dangers
+
+    def _touches(self, seen: list[str], count: int) -> str:
+        """(K, L) chances of a touch at each step, by the head for clearances."""
+        g, layers, found = self.g, self._fold.clearance, list[str]()
+        assert layers is not None
+        for first in range(0, len(seen), TOGETHER):
+            p = g.softmax(self._mlp(g.concat(*seen[first : first + TOGETHER], axis=0), layers))
+            near = g.reduce("ReduceSum", g.slice(p, 0, TOUCH_CLASSES, 1))
+            found.append(g.reshape(near, -1, count))
+        return g.op("Transpose", g.concat(*found, axis=0), perm=[1, 0])
 
     def _expected(self, hidden: str, weight: Array, bias: Array, bins: Array) -> str:
         """(n, 1) mean of a two-hot head from its last hidden layer."""
@@ -373,6 +387,7 @@ class _Folded:
         self.proceed_out = (_weight(proceed[-1]), _array(proceed[-1].bias))
         self.actor = self._layers(agent.behavior.actor.net, self._d)
         self.critic, self.critic_bins = self._layers(agent.behavior.critic.net, self._d), _symexp(agent.behavior.critic)
+        self.clearance = None if model.clearance is None else self._layers(model.clearance.net, self._d)
         self.others: list[Any] | None = None
         if model.prior_heads is not None:
             self.others = [

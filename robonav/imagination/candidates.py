@@ -29,7 +29,7 @@ class Dreaming(NamedTuple):
     rewards: Tensor  # (K,) discounted
     weight: Tensor  # (K,) discount times the chance that the episode goes on
     doubt: Tensor  # (K,) sum of the priors' disagreement, each step weighted like its reward
-    danger: Tensor  # (K,) discounted chance that the episode has ended in a collision
+    danger: Tensor  # (K,) discounted chance of a collision: see `CandidateDreams`
 
 
 def dream_on(
@@ -58,7 +58,10 @@ def dream_on(
     latent = model.sample_with(prior, gumbel)
     features = model.features(state.memory, latent)
     reward, goes_on = model.reward.mean(features), torch.sigmoid(model.proceed(features).squeeze(-1))
-    danger = danger + weight * (1 - goes_on) * (reward < 0)  # an end that is rewarded is an arrival
+    if model.clearance is None:
+        danger = danger + weight * (1 - goes_on) * (reward < 0)  # an end that is rewarded is an arrival
+    else:
+        danger = torch.maximum(danger, weight * model.clearance.touch(features))
     rewards, weight = rewards + weight * reward, weight * behavior.config.discount * goes_on
     return Dreaming(state, latent, rewards, weight, doubt, danger), action
 
@@ -89,7 +92,8 @@ class CandidateDreams(nn.Module):
             (K, L, A) actions; (K,) the discounted imagined rewards; (K,) the critic's discounted value of the last
             state; (K,) how far the priors disagree over the horizon, 0 to 1: the mean over the steps that are
             looked at, each weighted like its reward, so that what would come after an end does not count; and (K,)
-            the chance of a collision, discounted like rewards.
+            the chance of a collision, discounted like rewards: that the episode ends without a reward, or, where the
+            model has a head for clearances, the largest of a step's chances of a touch.
         """
         model, count, horizon = self.agent.model, wanted.shape[0], wanted.shape[1]
         state = WorldModelState(*map_state(lambda x: x.expand(count, *x.shape[1:]), start))

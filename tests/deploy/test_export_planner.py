@@ -114,6 +114,26 @@ def test_so_it_does_with_other_dreams(agent: Agent, exported, dials: dict[str, f
     assert found.max_abs_diff < 1e-4
 
 
+def test_so_it_does_where_a_head_for_clearances_says_what_is_dangerous() -> None:
+    torch.manual_seed(2)
+    model = replace(AGENT.model, prior_heads=2, sampled_groups=2, clearance=True)
+    agent = Agent(replace(AGENT, model=model), SPEC).eval()
+    assert agent.model.clearance is not None
+    torch.nn.init.normal_(agent.model.clearance.net[-1].weight, std=1.5)
+    plain = Agent(replace(AGENT, model=replace(model, clearance=False)), SPEC).eval()
+    plain.load_state_dict({n: v for n, v in agent.state_dict().items() if not n.startswith("model.clearance.")})
+    layout = layout_of(agent, SPEC, replace(DIALS, danger_weight=8.0))
+    ticks = synthetic_drives(SPEC, SituationConfig(), 8)
+    parity = record(agent, SPEC, ticks)
+    plans = record_plans(agent, SPEC, layout, parity, ticks, SituationConfig())
+    graph = planner_of(agent, planner_to_onnx(agent, layout))
+    found = plans_difference(Torch(agent), graph, parity, plans, SPEC, (1e-3, 0.95))
+    assert found.same_share >= 7 / 8
+    assert found.max_abs_diff < 1e-4
+    other = record_plans(plain, SPEC, layout, parity, ticks, SituationConfig())
+    assert np.abs(plans.score - other.score).max() > 0.1  # it is asked, and says something else than the ends
+
+
 def test_a_graph_that_does_not_say_what_it_dreams_dreams_all(agent: Agent) -> None:
     layout = layout_of(agent, SPEC, replace(DIALS, dreaming_rounds=DIALS.rounds))
     model = onnx.load_model_from_string(planner_to_onnx(agent, layout))

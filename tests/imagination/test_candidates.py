@@ -19,9 +19,10 @@ SPEC = load_robot("a1")
 K, P, L = 5, 2, 4
 
 
-def dreams(heads: int) -> tuple[Agent, AgentState, list[torch.Tensor]]:
+def dreams(heads: int, clearance: bool = False) -> tuple[Agent, AgentState, list[torch.Tensor]]:
     torch.manual_seed(0)
-    agent = Agent(replace(AGENT, model=replace(AGENT.model, prior_heads=heads)), SPEC).eval().requires_grad_(False)
+    model = replace(AGENT.model, prior_heads=heads, clearance=clearance)
+    agent = Agent(replace(AGENT, model=model), SPEC).eval().requires_grad_(False)
     c = agent.model.config
     gumbel = -torch.empty(L, K, c.sampled_groups, c.classes).exponential_().log()
     noise = [torch.rand(K, L, 3) * 2 - 1, torch.randn(P, L, 3), gumbel]
@@ -29,9 +30,9 @@ def dreams(heads: int) -> tuple[Agent, AgentState, list[torch.Tensor]]:
     return agent, state._replace(latent=torch.softmax(torch.randn(1, 16), -1)), noise
 
 
-@pytest.mark.parametrize("heads", [0, 2])
-def test_scores_and_disagreement_are_those_of_single_dreams(heads: int) -> None:
-    agent, start, (wanted, jitter, gumbel) = dreams(heads)
+@pytest.mark.parametrize(("heads", "clearance"), [(0, False), (2, False), (2, True)])
+def test_scores_and_disagreement_are_those_of_single_dreams(heads: int, clearance: bool) -> None:
+    agent, start, (wanted, jitter, gumbel) = dreams(heads, clearance)
     model, discount = agent.model, agent.config.behavior.discount
     with torch.no_grad():
         model.proceed[-1].bias.fill_(-0.5)
@@ -50,7 +51,11 @@ def test_scores_and_disagreement_are_those_of_single_dreams(heads: int) -> None:
             f = model.features(state.memory, latent)
             reward, goes_on = float(model.reward.mean(f)[0]), float(torch.sigmoid(model.proceed(f))[0, 0])
             score += weight * reward
-            danger += weight * (1 - goes_on) * (reward < 0)
+            if model.clearance is None:
+                danger += weight * (1 - goes_on) * (reward < 0)
+            else:
+                touch = float(torch.softmax(model.clearance(f), -1)[0, :2].sum())
+                danger = max(danger, weight * touch)
             weight *= discount * goes_on
         assert float(rewards[k]) == pytest.approx(score, rel=1e-4, abs=1e-5)
         assert float(values[k]) == pytest.approx(weight * float(agent.behavior.critic.mean(f)[0]), abs=1e-5)
