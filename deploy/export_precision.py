@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from robonav.errors import BundleError, explain
 
 Precision = Literal["fp32", "fp16", "int8"]
-SMALLEST = 1024  # entries; smaller constants stay as they are
+SMALLEST = 4096
+"""Entries; smaller constants stay as they are: they save little, and what reads raw ranges suffers most by rounding."""
 
 
 def lowered(model: bytes, precision: str) -> bytes:
