@@ -39,9 +39,16 @@ def test_what_goes_on_from_general_has_its_model_and_acts_from_the_first_step() 
     general, people = preset("general"), preset("general-people")
     assert people.agent == general.agent
     assert people.behavior_start == 0
-    assert people.kickstart.regret_m > 0 and people.kickstart.policy == "window"
+    assert people.kickstart.regret_m > 0 and people.kickstart.slack_m > 0
+    assert people.kickstart.policy == "window-sideways" and people.collect.sight == "learned"
     assert set(people.collect.scenes) == set(general.collect.scenes)
     assert people.collect.robots == general.collect.robots
+
+
+def test_the_head_for_clearances_alone_learns_on_what_goes_on_from_general() -> None:
+    people, clearance = preset("general-people"), preset("general-clearance")
+    assert clearance.agent == replace(people.agent, model=replace(people.agent.model, clearance=True))
+    assert clearance.optimizer.only == ("clearance",)
 
 
 def test_the_lidar_preset_reads_no_map_and_has_less_than_half_the_parameters() -> None:
