@@ -40,7 +40,7 @@ class CollectConfig:
     """Preset in configs/sensors of the imperfect environments."""
     randomisation: str = "sim2real"
     """Preset in configs/randomisation of the imperfect environments."""
-    sight: str = ""
+    sight: Literal["", "learned"] = ""
     """Who says what moves in what the agent reads (`flow_mps`): "" the tracker, "learned" the network that comes with
     the package. Checkpoint and bundle keep it."""
     pool: int = 0

@@ -29,6 +29,7 @@ from robonav.learning.run_guard import interruption, sole_trainer
 from robonav.learning.runlog import RunLog
 from robonav.learning.streams import Arrays
 from robonav.learning.trainer import REPLAY_FOLDER, Trainer, require_free
+from robonav.mapping.sight import SHIPPED
 from robonav.types import RobotSpec
 
 
@@ -142,7 +143,7 @@ def train_on_replay(
         raise ShapeError(explain(f"{source}: steps of a stream", f"at least {config.length}", replay.held))
     recorded = _collected(source)
     config = replace(offline_config(config, len(replay)), kickstart=config.kickstart, replay_on_disk=False)
-    config = replace(config, collect=replace(config.collect, sight=str(recorded.get("sight", ""))))
+    config = replace(config, collect=replace(config.collect, sight=SHIPPED if recorded.get("sight") == SHIPPED else ""))
 
     def made() -> Trainer:
         trainer = Trainer(config, spec, folder, replay=replay)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 from zipfile import BadZipFile
 
 import numpy as np
@@ -28,7 +28,7 @@ from robonav.types import LidarSpec, Observation
 Singles = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 TURN = 2 * np.pi
-SHIPPED = "learned"
+SHIPPED: Final = "learned"
 """Name of the weights that come with the package."""
 LAGS = (1, 2, 3, 4, 6)
 """How long ago the earlier scans were, in tenths of a second."""
