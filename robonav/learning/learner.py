@@ -92,19 +92,18 @@ class Learner:
         batch = {name: values.to(self.device) for name, values in batch.items()}
         self._require_finite("batch", batch, updates, "look at what collects it")
         batch, dream_at = with_patches(batch, torch.float32), dream_at.to(self.device)
-        first = batch["first"]
+        first, acting = batch["first"], updates >= self.config.behavior_start and not self.config.optimizer.only
         with autocast(self.device, self.config.precision):
             with self.clock("encode and scan"):
                 sequence = self._observe(batch, batch["action"], first, dream_at)
             with self.clock("heads and losses"):
                 losses = self._loss(batch, sequence, batch["reward"], batch["terminal"], first)
-                shaped = self.config.kickstart.shape and not self.config.optimizer.only
-                if shaped and updates >= self.config.behavior_start:
+                if acting and self.config.kickstart.shape:
                     losses["shape"] = self._shape_loss(sequence, batch)
                 model_loss = sum(losses.values(), torch.zeros((), device=self.device))
         self._apply(self.model_optimizer, model_loss, "world model", updates)
         behaved = {}
-        if updates >= self.config.behavior_start and not self.config.optimizer.only:
+        if acting:
             behaved = self._update_behavior(sequence, dream_at, batch, updates)
         with self.clock("optimiser"):
             self._follow_average(updates)

@@ -41,8 +41,6 @@ LAYERS = (("a", 3, 1), ("b", 5, 1), ("c", 5, 2), ("d", 1, 1))
 """Names of the convolutions, how many taps they have, and how far apart these are."""
 RANGE_DECAY_M = 1.5
 """Over which a range's own channel falls to 1/e."""
-MOVES_FROM = 0.5
-"""Chance from which on a beam's hit counts as moving."""
 GAP_M, UNLIKE_MPS = 0.35, 0.6  # neighbouring beams further apart, or moving less alike, hit two things
 LEAST_RADIUS_M = 0.05
 KNOWN_SCANS, POSITION_STD_M, VELOCITY_STD_MPS = 100, 0.05, 0.1  # of what is seen to move, as a track: it is known well
@@ -170,15 +168,10 @@ class MotionSight:
             then = (np.zeros_like(scan), pose) if i is None else (memory.scans_m[i], memory.poses[i])
             earlier.append((then[0][None], then[1][None]))
         seen = channels(self.lidar, scan[None], pose[None], earlier, of)
-        radial, across, logit = answers = self.answers(seen[0])
+        answers, angles = self.answers(seen[0]), self.lidar.angles_rad
         with np.errstate(over="ignore"):
-            chance = 1.0 / (1.0 + np.exp(-logit))
-        on = (chance > MOVES_FROM) & (scan > 0)
-        yaw = pose[2] + self.lidar.angles_rad
-        cos, sin = np.cos(yaw), np.sin(yaw)
-        velocity = np.stack([radial * cos - across * sin, radial * sin + across * cos], -1)
-        in_odom = (velocity * on[:, None]).astype(np.float32)
-        return kept, Flow(in_odom, chance.astype(np.float32), beam_flow(self.lidar, answers, scan))
+            chance = np.asarray(1.0 / (1.0 + np.exp(-answers[2])), np.float32)
+        return kept, Flow(beam_flow(answers, scan, pose[2] + angles), chance, beam_flow(answers, scan, angles))
 
     def tracks(
         self, memory: Memory, flow: Flow, observation: Observation, tracks: Tracks, moving: NDArray[np.bool_]
@@ -279,17 +272,17 @@ def channels(
     return np.stack(seen, axis=1).astype(np.float32)
 
 
-def beam_flow(lidar: LidarSpec, answers: Singles, scan_m: Doubles) -> Singles:
-    """(B, 2) velocity over ground, in the base frame, of what each beam of a scan (B,) hit; 0 where it does not move.
+def beam_flow(answers: Singles, scan_m: Doubles, yaw_rad: Doubles) -> Singles:
+    """(B, 2) velocity over ground of what each beam of a scan hit; 0 where it does not move.
 
     Args:
-        lidar: of the robot.
         answers: (3, B) of the network.
         scan_m: (B,) ranges, 0 where a beam hit nothing.
+        yaw_rad: (B,) whereto the beams look, in the frame that the velocity is asked for in.
     """
     radial, across, logit = answers
     on = (logit > 0) & (scan_m > 0)
-    cos, sin = np.cos(lidar.angles_rad), np.sin(lidar.angles_rad)
+    cos, sin = np.cos(yaw_rad), np.sin(yaw_rad)
     return (np.stack([radial * cos - across * sin, radial * sin + across * cos], -1) * on[:, None]).astype(np.float32)
 
 

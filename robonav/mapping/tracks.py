@@ -104,6 +104,19 @@ NO_TRACKS = Tracks(
 )
 
 
+def significant(
+    config: TrackerConfig,
+    vx: NDArray[np.float64],
+    vy: NDArray[np.float64],
+    variance: NDArray[np.float64],
+    seen: NDArray[np.int64],
+) -> NDArray[np.bool_]:
+    """Which tracks of any shape, by their velocities, their variance, and scans seen, move beyond their error."""
+    speed = np.sqrt(vx**2 + vy**2)
+    certain = speed > config.moving_sigmas * np.sqrt(variance)
+    return np.asarray((speed > config.moving_mps) & certain & (seen >= config.seen_min))
+
+
 class MoverTracker:
     """Follows what moves. Holds constants only."""
 
@@ -225,10 +238,8 @@ class MoverTracker:
 
     def _significant(self, tracks: Tracks) -> NDArray[np.bool_]:
         """(K,) which tracks have a velocity beyond its error."""
-        c = self.config
-        speed = np.sqrt(tracks.velocity_mps[:, 0] ** 2 + tracks.velocity_mps[:, 1] ** 2)
-        certain = speed > c.moving_sigmas * np.sqrt(tracks.variance[:, 2])
-        return np.asarray((speed > c.moving_mps) & certain & (tracks.seen >= c.seen_min))
+        vx, vy = tracks.velocity_mps.T
+        return significant(self.config, vx, vy, tracks.variance[:, 2], tracks.seen)
 
     def _judged(self, tracks: Tracks, of_beam: NDArray[np.int64], clusters: Clusters, now: Observation) -> Tracks:
         """With what an earlier scan says for the motion of the tracks that were seen, and with this scan kept.

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robonav.mapping.sight import KEPT_NS, LAG_NS, LAGS, NEAR_NS, MotionSight, Tracked, beam_flow, channels, hits
-from robonav.mapping.tracks import TrackerConfig
+from robonav.mapping.tracks import TrackerConfig, significant
 from sim.analytic.tracks import EVIDENCE, VX, VY, BatchTracks, V
 
 
@@ -60,23 +60,23 @@ class BatchSight:
         earlier = [(scans[row, n] * (n >= 0)[:, None], poses[row, n]) for n in ago.T]
         seen = channels(self.sight.lidar, scans[:, 0], poses[:, 0], earlier, self._tracked(tracks, worlds))
         for i, b in enumerate(worlds.tolist()):
-            out[b] = beam_flow(self.sight.lidar, self.sight.answers(seen[i]), scans[i, 0])
+            out[b] = beam_flow(self.sight.answers(seen[i]), scans[i, 0], self.sight.lidar.angles_rad)
 
     def _tracked(self, tracks: BatchTracks, worlds: NDArray[np.int64]) -> Tracked:
         """What the filter says of each beam of these worlds."""
         c, rows, seen = self._config, tracks.numbers[worlds], tracks.seen[worlds]
         of_beam = tracks.of_beam[worlds]
         known = of_beam >= 0
-        speed = np.sqrt(rows[..., VX] ** 2 + rows[..., VY] ** 2)
-        spread = np.sqrt(rows[..., V])
-        certain = (speed > c.moving_mps) & (speed > c.moving_sigmas * spread) & (seen >= c.seen_min)
+        certain = significant(c, rows[..., VX], rows[..., VY], rows[..., V], seen)
         moving = certain & (rows[..., EVIDENCE] > c.evidence_min_m)
 
         def of(values: NDArray[Any]) -> NDArray[np.float64]:
             return np.asarray(np.take_along_axis(values, np.maximum(of_beam, 0), axis=1) * known, np.float64)
 
         velocity = np.stack([of(rows[..., VX]), of(rows[..., VY])], -1)
-        return Tracked(velocity, known.astype(np.float64), of(moving), of(seen), of(spread), of(rows[..., EVIDENCE]))
+        return Tracked(
+            velocity, known.astype(np.float64), of(moving), of(seen), of(np.sqrt(rows[..., V])), of(rows[..., EVIDENCE])
+        )
 
 
 def _ticks_ago(ago_ns: int, period_ns: int, count: int) -> int:

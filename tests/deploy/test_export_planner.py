@@ -103,15 +103,21 @@ def test_the_graph_plans_what_numpy_and_torch_plan(agent: Agent, exported, plann
     assert len(np.unique(plans.score)) == 24
 
 
-@pytest.mark.parametrize("dials", [{"dreaming_rounds": 2, "danger_floor": 0.1}, {"dreamt": 7, "rounds": 3}])
-def test_so_it_does_with_other_dreams(agent: Agent, exported, dials: dict[str, float]) -> None:
-    layout, ticks = layout_of(agent, SPEC, replace(DIALS, **dials)), synthetic_drives(SPEC, SituationConfig(), 8)
+def assert_same_plans(agent: Agent, dials: MPPIConfig):
+    """The graph's plans are numpy's and torch's over eight ticks; layout, ticks, parity record and plans."""
+    layout, ticks = layout_of(agent, SPEC, dials), synthetic_drives(SPEC, SituationConfig(), 8)
     parity = record(agent, SPEC, ticks)
     plans = record_plans(agent, SPEC, layout, parity, ticks, SituationConfig())
     graph = planner_of(agent, planner_to_onnx(agent, layout))
     found = plans_difference(Torch(agent), graph, parity, plans, SPEC, (1e-3, 0.95))
     assert found.same_share >= 7 / 8
     assert found.max_abs_diff < 1e-4
+    return layout, ticks, parity, plans
+
+
+@pytest.mark.parametrize("dials", [{"dreaming_rounds": 2, "danger_floor": 0.1}, {"dreamt": 7, "rounds": 3}])
+def test_so_it_does_with_other_dreams(agent: Agent, exported, dials: dict[str, float]) -> None:
+    assert_same_plans(agent, replace(DIALS, **dials))
 
 
 def test_so_it_does_where_a_head_for_clearances_says_what_is_dangerous() -> None:
@@ -122,14 +128,7 @@ def test_so_it_does_where_a_head_for_clearances_says_what_is_dangerous() -> None
     torch.nn.init.normal_(agent.model.clearance.net[-1].weight, std=1.5)
     plain = Agent(replace(AGENT, model=replace(model, clearance=False)), SPEC).eval()
     plain.load_state_dict({n: v for n, v in agent.state_dict().items() if not n.startswith("model.clearance.")})
-    layout = layout_of(agent, SPEC, replace(DIALS, danger_weight=8.0))
-    ticks = synthetic_drives(SPEC, SituationConfig(), 8)
-    parity = record(agent, SPEC, ticks)
-    plans = record_plans(agent, SPEC, layout, parity, ticks, SituationConfig())
-    graph = planner_of(agent, planner_to_onnx(agent, layout))
-    found = plans_difference(Torch(agent), graph, parity, plans, SPEC, (1e-3, 0.95))
-    assert found.same_share >= 7 / 8
-    assert found.max_abs_diff < 1e-4
+    layout, ticks, parity, plans = assert_same_plans(agent, replace(DIALS, danger_weight=8.0))
     other = record_plans(plain, SPEC, layout, parity, ticks, SituationConfig())
     assert np.abs(plans.score - other.score).max() > 0.1  # it is asked, and says something else than the ends
 
