@@ -33,6 +33,7 @@ from policies.bundle import (
     PARITY,
     PLANNER,
     PLANS,
+    WEIGHTS,
     Bundle,
     ParityRecord,
     encode_manifest,
@@ -107,11 +108,13 @@ def write_bundle(
     *,
     dreams: bytes | None = None,
     planner: PlannerParts | None = None,
+    weights: bytes | None = None,
 ) -> Bundle:
     """Writes a bundle and reads it back. An older bundle at `folder` is replaced; anything else there is refused.
 
-    `dreams` is the graph by which people look at the planner's dreams. The contract is put into the graph's metadata,
-    and the graphs are run against the recordings before anything is written under the final name.
+    `dreams` is the graph by which people look at the planner's dreams, `weights` the checkpoint's file. The contract is
+    put into the graph's metadata, and the graphs are run against the recordings before anything is written under the
+    final name.
 
     Raises:
         BundleError: graphs, recordings and contract do not fit, a difference exceeds what the contract's precision
@@ -135,6 +138,8 @@ def write_bundle(
     if dreams is not None:
         OnnxDreams(dreams, contract)  # whether it fits
         contents[DREAMS] = dreams
+    if weights is not None:
+        contents[WEIGHTS] = weights
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
     record = to_mapping(ParityRecord(parity.ticks, float(f"{difference:.6g}"), tolerance, plans))
     contents[MANIFEST] = encode_manifest(to_mapping(contract), hashes, record)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import math
 import tempfile
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 
 from deploy.bundle import PlannerParts, make_contract, write_bundle
 from deploy.export_card import model_card
-from deploy.export_precision import lowered
+from deploy.export_precision import SMALLEST, lowered
 from deploy.export_record import read_by, record, record_plans, synthetic_drives, synthetic_ticks
 from deploy.graph import OPSET
 from policies.bundle import Bundle
@@ -28,7 +29,7 @@ from policies.onnx_dreams import PlannedDreams
 from policies.planner_layout import PlannerLayout
 from robonav.config import package_versions
 from robonav.imagination.agent import Agent, AgentState
-from robonav.learning.checkpoint import Checkpoint
+from robonav.learning.checkpoint import Checkpoint, weights_bytes
 from robonav.planning.mppi import MPPIConfig
 from robonav.types import ACTION_SIZE, RobotSpec, policy_input_shapes
 
@@ -109,6 +110,7 @@ def export(
     notes: str = "",
     planner: MPPIConfig | None = None,
     precision: str = "fp32",
+    weights: bool = True,
 ) -> Bundle:
     """Exports a checkpoint to the bundle folder `out`.
 
@@ -121,6 +123,8 @@ def export(
         notes: Markdown that is added to the model card: data, results with intervals.
         planner: dials of the imagination planner, which is exported too if given.
         precision: of the weights, "fp32", "fp16" or "int8".
+        weights: whether the bundle keeps the checkpoint's weights, decoders included, for whoever trains on or exports
+            again; its large matrices as halves unless the precision is "fp32".
 
     Raises:
         BundleError: the graphs and torch differ by more than the precision's tolerance; nothing is written then.
@@ -149,7 +153,8 @@ def export(
         if is_quick(agent):  # other memories' dreams are planned with in numpy
             plans = record_plans(agent, spec, layout, recording, ticks, situation)
             parts = PlannerParts(lowered(planner_to_onnx(agent, layout), precision), plans)
-    return write_bundle(out, graph, contract, recording, card, dreams=dreams, planner=parts)
+    kept = weights_bytes(checkpoint, math.inf if precision == "fp32" else SMALLEST) if weights else None
+    return write_bundle(out, graph, contract, recording, card, dreams=dreams, planner=parts, weights=kept)
 
 
 def layout_of(agent: Agent, spec: RobotSpec, config: MPPIConfig) -> PlannerLayout:

@@ -3,7 +3,8 @@
 ``bundle.json`` holds the contract, the SHA-256 of every other file and of itself, and the parity record;
 ``policy.onnx`` the graph, ``parity.npz`` the torch outputs that it must reproduce, ``README.md`` the model card.
 A bundle that can plan by imagination holds ``planner.onnx`` and ``plans.npz`` (what numpy and torch planned) too, and
-``dreams.onnx``, by which people can look at what it imagines.
+``dreams.onnx``, by which people can look at what it imagines. ``weights.safetensors``, where there is one, is what the
+bundle was exported from: training can begin with it, and it can be exported again; what drives a robot does not use it.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ FILES = (GRAPH, PARITY, CARD)
 PLANNER = "planner.onnx"
 PLANS = "plans.npz"
 DREAMS = "dreams.onnx"
-EXTRAS = (PLANNER, PLANS, DREAMS)  # not in every bundle
+WEIGHTS = "weights.safetensors"
+EXTRAS = (PLANNER, PLANS, DREAMS, WEIGHTS)  # not in every bundle
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robonav.cli.args import UsageError, parse
+from robonav.cli.trained import trained
 from robonav.config import find_config, load_robot
 from robonav.errors import explain
 from robonav.files import write_json_atomic, write_text_atomic
@@ -40,7 +41,8 @@ class WorldModelArgs:
     """Arguments of ``robonav bench worldmodel``."""
 
     checkpoints: tuple[str, ...] = ("runs/general",)
-    """Run folders or checkpoint files. All see the same episodes; others are compared with the first."""
+    """Run folders, checkpoint files, or bundles that keep their weights. All see the same episodes; others are compared
+    with the first."""
     scenes: str = "rooms,dense,crowd-dense"
     """Presets of configs/scenes, with commas."""
     episodes: int = 40
@@ -125,13 +127,12 @@ def _load(paths: Sequence[str], spec: RobotSpec) -> dict[str, Checkpoint]:
     """The checkpoints, which all have to fit the robot's sensors."""
     from policies.same_robot import check_same_robot
     from robonav.errors import CheckpointError
-    from robonav.learning.checkpoint import load_agent
 
     if not paths or len(set(paths)) < len(paths):
         raise UsageError(explain("--checkpoints", "different run folders or files", f"'{' '.join(paths)}'"))
     found = {}
     for path in paths:
-        checkpoint = found[path] = load_agent(path)
+        checkpoint = found[path] = trained(path)
         told = checkpoint.agent.config.model.encoder.robot
         check_same_robot(checkpoint.spec, spec, f"checkpoint {path}", CheckpointError, told)
     return found

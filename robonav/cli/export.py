@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from robonav.cli.args import parse
+from robonav.cli.trained import trained
 from robonav.errors import MissingDependencyError, RobonavError, explain
 from robonav.planning.mppi import MPPIConfig
 
@@ -22,7 +23,7 @@ DESCRIPTION = "Exports a checkpoint to a bundle: ONNX graph, contract, parity re
 EXAMPLES = [
     "robonav export runs/quick --out policies/pretrained/quick",
     "robonav export runs/general --out bundles/general --planner --precision fp16 --notes results.md",
-    "robonav export runs/general --out bundles/bold --planner --plan.danger-weight 0",
+    "robonav export general --out bundles/bold --planner --plan.danger-weight 0",
 ]
 
 
@@ -31,7 +32,7 @@ class ExportArgs:
     """Arguments of ``robonav export``."""
 
     checkpoint: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="CHECKPOINT")]
-    """Run folder or checkpoint file."""
+    """Run folder, checkpoint file, or a bundle that keeps its weights: a folder, or the name of a shipped one."""
     out: Path
     """Folder of the bundle; it is replaced whole."""
     name: str = ""
@@ -44,6 +45,9 @@ class ExportArgs:
     """With --planner: its dials."""
     precision: Literal["fp32", "fp16", "int8"] = "fp32"
     """Of the weights that are stored; what comes out must stay within the precision's tolerance."""
+    weights: bool = True
+    """Whether the bundle keeps the weights that it is made of, for whoever trains on or exports again. What drives a
+    robot does not read them."""
     scene: str = "rooms"
     """Scene whose observations, driven by the policy itself, make the parity record."""
 
@@ -59,14 +63,13 @@ def main(argv: list[str]) -> int:
 
     from deploy.bundle import check_target
     from deploy.export import export
-    from robonav.learning.checkpoint import load_agent
 
     check_target(args.out)
-    checkpoint = load_agent(args.checkpoint)
+    checkpoint = trained(args.checkpoint)
     planner = args.plan if args.planner else None
     ticks = _driven_ticks(args.scene, checkpoint)
     name = args.name or args.out.resolve().name
-    bundle = export(checkpoint, args.out, name, ticks, notes, planner, args.precision)
+    bundle = export(checkpoint, args.out, name, ticks, notes, planner, args.precision, args.weights)
     print(
         f"wrote {args.out}: torch and onnxruntime differ by at most {bundle.parity.max_abs_diff:.1e} "
         f"over {bundle.parity.ticks} ticks; check it anywhere with: robonav verify {args.out}"

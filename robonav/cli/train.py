@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from robonav.cli.args import parse
+from robonav.cli.trained import trained as load_trained
 from robonav.config import find_config, load_config, load_robot, to_mapping
 from robonav.errors import CheckpointError, ConfigError, explain
 from robonav.learning.config import TrainConfig
@@ -27,6 +28,7 @@ EXAMPLES = [
     "robonav train --preset quick --out runs/wide --agent.model.backbone.d-model 256 --seed 1",
     "robonav train --preset quick --out runs/offline --offline logs/ --updates 3000",
     "robonav train --preset general-people --init runs/general --out runs/people",
+    "robonav train --preset general-people --init general --collect.scenes crowd-office offices --out runs/mine",
     "robonav train --preset general-gru --out runs/gru --offline runs/general --updates 3000",
     "tensorboard --logdir runs",
 ]
@@ -43,7 +45,8 @@ class TrainArgs:
     resume: bool = False
     """Continue the run in that folder, exactly where its last checkpoint left off."""
     init: Path | None = None
-    """Begin with the averaged weights of this run folder or checkpoint instead of new ones."""
+    """Begin with the averaged weights of this run folder, checkpoint or bundle instead of new ones. A bundle may be one
+    that is shipped, by its name."""
     offline: tuple[Path, ...] = ()
     """Logs, folders of logs, or Minari datasets: learn from these alone, and simulate nothing. Or one run that keeps
     its replay on disk."""
@@ -103,9 +106,7 @@ def _initial(args: TrainArgs) -> Checkpoint | None:
     """The weights to begin with."""
     if args.init is None or args.resume:  # a resumed run has them already
         return None
-    from robonav.learning.checkpoint import load_agent
-
-    found = load_agent(args.init)
+    found = load_trained(args.init)
     trained, wanted = to_mapping(found.agent.config), to_mapping(args.config.agent)
     if wanted["model"]["clearance"]:  # this head alone may be added
         trained["model"]["clearance"] = True

@@ -2,12 +2,14 @@
 
 A run folder holds ``checkpoint.safetensors`` (averaged weights, with the agent's config, the robot and the budget as
 metadata) and ``resume.safetensors`` (everything else that the next update depends on), and ``best.safetensors``, of the
-form of the first, where development scenes are evaluated. All are replaced whole.
+form of the first, where development scenes are evaluated. All are replaced whole. A bundle holds what it was exported
+from as ``weights.safetensors``, of the form of the first again.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +18,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 from torch import Tensor
 
 from robonav.config import from_mapping, to_mapping
@@ -30,6 +32,7 @@ FORMAT = "robonav-checkpoint-1"
 WEIGHTS_FILE = "checkpoint.safetensors"
 RESUME_FILE = "resume.safetensors"
 BEST_FILE = "best.safetensors"
+BUNDLE_FILE = "weights.safetensors"  # in a bundle
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +87,10 @@ def load_metadata(path: Path) -> dict[str, Any]:
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     if not path.is_file():
-        raise CheckpointError(explain(str(path), "a checkpoint", "no such file", "train with --out, or check the path"))
+        do = "train with --out, or check the path"
+        if path.name == BUNDLE_FILE:
+            do = "this bundle was exported without its weights; take another one, or the run that it comes from"
+        raise CheckpointError(explain(str(path), "a checkpoint", "no such file", do))
     try:
         with safe_open(str(path), framework="pt") as stream:
             yield stream
@@ -104,14 +110,35 @@ def save_agent(path: Path, weights: Mapping[str, Tensor], config: AgentConfig, s
     save_tensors(path, weights, {"agent": to_mapping(config), "robot": to_mapping(spec), "info": info})
 
 
+def weights_bytes(checkpoint: Checkpoint, halves_from: float = math.inf) -> bytes:
+    """A checkpoint as the bytes of a file that `load_agent` reads; matrices of so many entries or more as halves."""
+    weights = {
+        name: tensor.half() if tensor.ndim > 1 and tensor.numel() >= halves_from else tensor
+        for name, tensor in checkpoint.agent.state_dict().items()
+    }
+    config, spec = to_mapping(checkpoint.agent.config), to_mapping(checkpoint.spec)
+    text = {name: json.dumps(value) for name, value in (("agent", config), ("robot", spec), ("info", checkpoint.info))}
+    return _in_order(save({n: t.contiguous() for n, t in weights.items()}, metadata={"format": FORMAT, **text}))
+
+
+def _in_order(file: bytes) -> bytes:
+    """The same file with its header's keys in order: the library's own order is another one each time."""
+    end = 8 + int.from_bytes(file[:8], "little")
+    header = json.dumps(json.loads(file[8:end]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + file[end:]
+
+
 def checkpoint_path(path: str | Path) -> Path:
-    """The weights' file of a run folder, or the file itself."""
+    """The weights' file of a run folder or of a bundle, or the file itself."""
     path = Path(path)
-    return path / WEIGHTS_FILE if path.is_dir() else path
+    if not path.is_dir():
+        return path
+    return path / (BUNDLE_FILE if (path / "bundle.json").exists() else WEIGHTS_FILE)
 
 
 def load_agent(path: str | Path) -> Checkpoint:
-    """Rebuilds the agent of a run folder or a checkpoint file, in evaluation mode.
+    """Rebuilds the agent of a run folder, a bundle or a checkpoint file, in evaluation mode.
 
     Raises:
         CheckpointError: missing, damaged, or written with another configuration.

@@ -83,6 +83,59 @@ def test_torch_policy_and_bundle_policy_decide_alike(run_folder: Path, bundle_fo
         last = decisions[0].command.velocity.astype(np.float32)
 
 
+def test_a_bundle_keeps_the_weights_that_it_was_exported_from(run_folder: Path, bundle_folder: Path) -> None:
+    before, kept = load_agent(run_folder), load_agent(bundle_folder)
+    assert kept.info == before.info and kept.spec == before.spec
+    assert kept.agent.config == before.agent.config
+    weights = kept.agent.state_dict()
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in before.agent.state_dict().items())
+
+
+def test_a_small_bundle_keeps_halves_and_is_exported_again_as_it_is(run_folder: Path, tmp_path: Path) -> None:
+    first, again = tmp_path / "first", tmp_path / "again"
+    export(load_agent(run_folder), first, "tiny", synthetic_ticks(SPEC), precision="fp16")
+    kept, before = load_agent(first).agent.state_dict(), load_agent(run_folder).agent.state_dict()
+    large = {name for name, tensor in before.items() if tensor.ndim > 1 and tensor.numel() >= 4096}
+    assert large and large != set(before)
+    for name, tensor in before.items():
+        assert torch.equal(kept[name], tensor.half().float() if name in large else tensor)
+    export(load_agent(first), again, "tiny", synthetic_ticks(SPEC), precision="fp16")
+    assert (again / "weights.safetensors").read_bytes() == (first / "weights.safetensors").read_bytes()
+    assert (again / "policy.onnx").read_bytes() == (first / "policy.onnx").read_bytes()
+
+
+def test_training_begins_with_a_bundle_or_says_that_it_has_no_weights(
+    run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from robonav.cli.main import main
+    from robonav.cli.train import TrainArgs, _initial
+    from robonav.learning.config import TrainConfig
+
+    bare = tmp_path / "bare"
+    bundle = export(load_agent(run_folder), bare, "tiny", synthetic_ticks(SPEC), weights=False)
+    assert "weights.safetensors" not in bundle.files
+    assert main(["train", "--init", str(bare), "--out", str(tmp_path / "run")]) == 2
+    told = capsys.readouterr().err.strip()
+    assert "without its weights" in told and "\n" not in told and not (tmp_path / "run").exists()
+    begun = _initial(TrainArgs(init=run_folder / "bundle", config=TrainConfig(agent=AGENT)))
+    assert begun is not None and begun.info == {"updates": 7}
+
+
+def test_a_damaged_weights_file_is_refused(bundle_folder: Path, tmp_path: Path) -> None:
+    import shutil
+
+    from robonav.errors import CheckpointError
+
+    copy = tmp_path / "copy"
+    shutil.copytree(bundle_folder, copy)
+    whole = (copy / "weights.safetensors").read_bytes()
+    (copy / "weights.safetensors").write_bytes(whole[:-9])
+    with pytest.raises(BundleError, match=r"weights\.safetensors: expected SHA-256"):
+        load_bundle(copy)
+    with pytest.raises(CheckpointError, match="damaged checkpoint"):
+        load_agent(copy)
+
+
 def test_recorded_memory_is_dropped_by_a_reset(run_folder: Path) -> None:
     agent = load_agent(run_folder).agent
     ticks = synthetic_ticks(SPEC, count=8)

@@ -1,0 +1,26 @@
+"""Where commands find trained weights: a run folder, a checkpoint, or a bundle, which may be one that is shipped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from robonav.errors import BundleError
+
+if TYPE_CHECKING:
+    from robonav.learning.checkpoint import Checkpoint
+
+
+def trained(path: str | Path) -> Checkpoint:
+    """The agent of a run folder, a checkpoint file or a bundle: its folder, or the name of a shipped one.
+
+    Raises:
+        CheckpointError: missing, damaged, or a bundle without its weights.
+    """
+    from deploy.bundle import find_bundle
+    from robonav.learning.checkpoint import load_agent
+
+    try:
+        return load_agent(find_bundle(path))
+    except BundleError:  # neither a folder nor a shipped bundle
+        return load_agent(path)
