@@ -28,7 +28,7 @@ EXAMPLES = [
     "robonav train --preset quick --out runs/wide --agent.model.backbone.d-model 256 --seed 1",
     "robonav train --preset quick --out runs/offline --offline logs/ --updates 3000",
     "robonav train --preset general-people --init runs/general --out runs/people",
-    "robonav train --preset general-people --init general --collect.scenes crowd-office offices --out runs/mine",
+    "robonav train --preset general-people --agent.model.clearance --init general --out runs/mine",
     "robonav train --preset general-gru --out runs/gru --offline runs/general --updates 3000",
     "tensorboard --logdir runs",
 ]
