@@ -196,3 +196,15 @@ def test_exporting_nothing_or_over_something_else_is_one_line_at_once(
         assert line in error
         assert error.count("\n") == 1
     assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_the_weights_of_the_shipped_navigator_decide_as_its_graph_does() -> None:
+    from deploy.bundle import load_parity
+    from policies.registry import pretrained_dir
+
+    folder = pretrained_dir() / "general"
+    known, agent = load_parity(load_bundle(folder)), load_agent(folder).agent
+    ticks = [{name: values[t, 0] for name, values in known.inputs.items()} for t in range(60)]
+    again = record(agent, SPEC, ticks)
+    for name in ("action", "value"):
+        assert np.abs(again.outputs[name] - known.outputs[name][:60]).max() < 5e-3
