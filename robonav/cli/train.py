@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from robonav.cli.args import parse
-from robonav.cli.trained import trained as load_trained
+from robonav.cli.trained import trained
 from robonav.config import find_config, load_config, load_robot, to_mapping
 from robonav.errors import CheckpointError, ConfigError, explain
 from robonav.learning.config import TrainConfig
@@ -106,13 +106,13 @@ def _initial(args: TrainArgs) -> Checkpoint | None:
     """The weights to begin with."""
     if args.init is None or args.resume:  # a resumed run has them already
         return None
-    found = load_trained(args.init)
-    trained, wanted = to_mapping(found.agent.config), to_mapping(args.config.agent)
+    found = trained(args.init)
+    has, wanted = to_mapping(found.agent.config), to_mapping(args.config.agent)
     if wanted["model"]["clearance"]:  # this head alone may be added
-        trained["model"]["clearance"] = True
-    if trained["model"] != wanted["model"]:
-        key = next(key for key in wanted["model"] if trained["model"].get(key) != wanted["model"][key])
-        want, got = wanted["model"][key], trained["model"].get(key)
+        has["model"]["clearance"] = True
+    if has["model"] != wanted["model"]:
+        key = next(key for key in wanted["model"] if has["model"].get(key) != wanted["model"][key])
+        want, got = wanted["model"][key], has["model"].get(key)
         do = "use a preset with the model that it was trained with"
         raise CheckpointError(explain(f"--init {args.init}: agent.model.{key}", want, got, do))
     return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from robonav.errors import BundleError
+from robonav.errors import BundleError, CheckpointError, explain
 
 if TYPE_CHECKING:
     from robonav.learning.checkpoint import Checkpoint
@@ -18,9 +18,17 @@ def trained(path: str | Path) -> Checkpoint:
         CheckpointError: missing, damaged, or a bundle without its weights.
     """
     from deploy.bundle import find_bundle
+    from policies.bundle import WEIGHTS, is_bundle
     from robonav.learning.checkpoint import load_agent
 
     try:
-        return load_agent(find_bundle(path))
+        folder = find_bundle(path)
     except BundleError:  # neither a folder nor a shipped bundle
         return load_agent(path)
+    if not is_bundle(folder):
+        return load_agent(folder)
+    weights = folder / WEIGHTS
+    if not weights.is_file():
+        do = "this bundle was exported without its weights; take another one, or the run that it comes from"
+        raise CheckpointError(explain(str(weights), "a checkpoint", "no such file", do))
+    return load_agent(weights)

@@ -3,7 +3,7 @@
 A run folder holds ``checkpoint.safetensors`` (averaged weights, with the agent's config, the robot and the budget as
 metadata) and ``resume.safetensors`` (everything else that the next update depends on), and ``best.safetensors``, of the
 form of the first, where development scenes are evaluated. All are replaced whole. A bundle holds what it was exported
-from as ``weights.safetensors``, of the form of the first again.
+from in a file of the first's form too (`weights_bytes`).
 """
 
 from __future__ import annotations
@@ -32,7 +32,6 @@ FORMAT = "robonav-checkpoint-1"
 WEIGHTS_FILE = "checkpoint.safetensors"
 RESUME_FILE = "resume.safetensors"
 BEST_FILE = "best.safetensors"
-BUNDLE_FILE = "weights.safetensors"  # in a bundle
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +56,8 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
     """Writes tensors and JSON-able metadata, whole or not at all."""
     kept = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
     with atomic_path(path) as aside:
-        text = {name: json.dumps(value) for name, value in metadata.items()}
         try:
-            save_file(kept, str(aside), metadata={"format": FORMAT, **text})
+            save_file(kept, str(aside), metadata=_texts(metadata))
         except SafetensorError as error:
             raise CheckpointError(f"{path}: cannot write ({error}); free some space") from None
 
@@ -87,15 +85,17 @@ def load_metadata(path: Path) -> dict[str, Any]:
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     if not path.is_file():
-        do = "train with --out, or check the path"
-        if path.name == BUNDLE_FILE:
-            do = "this bundle was exported without its weights; take another one, or the run that it comes from"
-        raise CheckpointError(explain(str(path), "a checkpoint", "no such file", do))
+        raise CheckpointError(explain(str(path), "a checkpoint", "no such file", "train with --out, or check the path"))
     try:
         with safe_open(str(path), framework="pt") as stream:
             yield stream
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path}: damaged checkpoint ({error}); use another one") from None
+
+
+def _texts(metadata: Mapping[str, Any]) -> dict[str, str]:
+    """What `_metadata` reads."""
+    return {"format": FORMAT, **{name: json.dumps(value) for name, value in metadata.items()}}
 
 
 def _metadata(stream: Any, path: Path) -> dict[str, Any]:
@@ -107,7 +107,7 @@ def _metadata(stream: Any, path: Path) -> dict[str, Any]:
 
 def save_agent(path: Path, weights: Mapping[str, Tensor], config: AgentConfig, spec: RobotSpec, info: Any) -> None:
     """Writes an agent's weights with what is needed to rebuild it."""
-    save_tensors(path, weights, {"agent": to_mapping(config), "robot": to_mapping(spec), "info": info})
+    save_tensors(path, weights, _about(config, spec, info))
 
 
 def weights_bytes(checkpoint: Checkpoint, halves_from: float = math.inf) -> bytes:
@@ -116,9 +116,13 @@ def weights_bytes(checkpoint: Checkpoint, halves_from: float = math.inf) -> byte
         name: tensor.half() if tensor.ndim > 1 and tensor.numel() >= halves_from else tensor
         for name, tensor in checkpoint.agent.state_dict().items()
     }
-    config, spec = to_mapping(checkpoint.agent.config), to_mapping(checkpoint.spec)
-    text = {name: json.dumps(value) for name, value in (("agent", config), ("robot", spec), ("info", checkpoint.info))}
-    return _in_order(save({n: t.contiguous() for n, t in weights.items()}, metadata={"format": FORMAT, **text}))
+    about = _about(checkpoint.agent.config, checkpoint.spec, checkpoint.info)
+    return _in_order(save({n: t.contiguous() for n, t in weights.items()}, metadata=_texts(about)))
+
+
+def _about(config: AgentConfig, spec: RobotSpec, info: Any) -> dict[str, Any]:
+    """What it takes to rebuild an agent, besides its weights."""
+    return {"agent": to_mapping(config), "robot": to_mapping(spec), "info": info}
 
 
 def _in_order(file: bytes) -> bytes:
@@ -130,15 +134,13 @@ def _in_order(file: bytes) -> bytes:
 
 
 def checkpoint_path(path: str | Path) -> Path:
-    """The weights' file of a run folder or of a bundle, or the file itself."""
+    """The weights' file of a run folder, or the file itself."""
     path = Path(path)
-    if not path.is_dir():
-        return path
-    return path / (BUNDLE_FILE if (path / "bundle.json").exists() else WEIGHTS_FILE)
+    return path / WEIGHTS_FILE if path.is_dir() else path
 
 
 def load_agent(path: str | Path) -> Checkpoint:
-    """Rebuilds the agent of a run folder, a bundle or a checkpoint file, in evaluation mode.
+    """Rebuilds the agent of a run folder or a checkpoint file, in evaluation mode.
 
     Raises:
         CheckpointError: missing, damaged, or written with another configuration.

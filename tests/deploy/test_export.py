@@ -13,6 +13,7 @@ from deploy.bundle import PARITY_TICKS
 from deploy.export import export, read_by, record, synthetic_ticks
 from policies.bundle import load_bundle
 from policies.registry import make_policy
+from robonav.cli.trained import trained
 from robonav.config import load_robot
 from robonav.errors import BundleError, MissingDependencyError
 from robonav.imagination.agent import Agent
@@ -84,7 +85,7 @@ def test_torch_policy_and_bundle_policy_decide_alike(run_folder: Path, bundle_fo
 
 
 def test_a_bundle_keeps_the_weights_that_it_was_exported_from(run_folder: Path, bundle_folder: Path) -> None:
-    before, kept = load_agent(run_folder), load_agent(bundle_folder)
+    before, kept = load_agent(run_folder), trained(bundle_folder)
     assert kept.info == before.info and kept.spec == before.spec
     assert kept.agent.config == before.agent.config
     weights = kept.agent.state_dict()
@@ -94,12 +95,12 @@ def test_a_bundle_keeps_the_weights_that_it_was_exported_from(run_folder: Path, 
 def test_a_small_bundle_keeps_halves_and_is_exported_again_as_it_is(run_folder: Path, tmp_path: Path) -> None:
     first, again = tmp_path / "first", tmp_path / "again"
     export(load_agent(run_folder), first, "tiny", synthetic_ticks(SPEC), precision="fp16")
-    kept, before = load_agent(first).agent.state_dict(), load_agent(run_folder).agent.state_dict()
+    kept, before = trained(first).agent.state_dict(), load_agent(run_folder).agent.state_dict()
     large = {name for name, tensor in before.items() if tensor.ndim > 1 and tensor.numel() >= 4096}
     assert large and large != set(before)
     for name, tensor in before.items():
         assert torch.equal(kept[name], tensor.half().float() if name in large else tensor)
-    export(load_agent(first), again, "tiny", synthetic_ticks(SPEC), precision="fp16")
+    export(trained(first), again, "tiny", synthetic_ticks(SPEC), precision="fp16")
     assert (again / "weights.safetensors").read_bytes() == (first / "weights.safetensors").read_bytes()
     assert (again / "policy.onnx").read_bytes() == (first / "policy.onnx").read_bytes()
 
@@ -133,7 +134,7 @@ def test_a_damaged_weights_file_is_refused(bundle_folder: Path, tmp_path: Path) 
     with pytest.raises(BundleError, match=r"weights\.safetensors: expected SHA-256"):
         load_bundle(copy)
     with pytest.raises(CheckpointError, match="damaged checkpoint"):
-        load_agent(copy)
+        trained(copy)
 
 
 def test_recorded_memory_is_dropped_by_a_reset(run_folder: Path) -> None:
@@ -203,7 +204,7 @@ def test_the_weights_of_the_shipped_navigator_decide_as_its_graph_does() -> None
     from policies.registry import pretrained_dir
 
     folder = pretrained_dir() / "general"
-    known, agent = load_parity(load_bundle(folder)), load_agent(folder).agent
+    known, agent = load_parity(load_bundle(folder)), trained(folder).agent
     ticks = [{name: values[t, 0] for name, values in known.inputs.items()} for t in range(60)]
     again = record(agent, SPEC, ticks)
     for name in ("action", "value"):
