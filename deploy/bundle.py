@@ -71,6 +71,12 @@ DEFAULT_BUNDLE = "quick"  # of those that are shipped
 PLAN_BOUNDS = {"fp32": (1e-3, 0.95), "fp16": (2e-2, 0.85), "int8": (0.15, 0.4)}
 
 
+def shipped_bundles() -> list[str]:
+    """Names of the bundles that come with the package."""
+    shipped = registry.pretrained_dir()
+    return sorted(p.name for p in shipped.iterdir() if is_bundle(p)) if shipped.is_dir() else []
+
+
 def find_bundle(name_or_dir: str | Path | None = None) -> Path:
     """Folder of a bundle: a path, or a bare name under ``policies/pretrained``, `DEFAULT_BUNDLE` if None.
 
@@ -87,7 +93,7 @@ def find_bundle(name_or_dir: str | Path | None = None) -> Path:
         return path
     if is_bundle(shipped / path):
         return shipped / path
-    names = sorted(p.name for p in shipped.iterdir() if is_bundle(p)) if shipped.is_dir() else []
+    names = shipped_bundles()
     hint = nearest(str(path), names) if names else "check the path"
     raise BundleError(f"bundle '{path}': no such folder, nor the name of a shipped bundle; {hint}")
 

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 WORLDMODEL_SUMMARY = "Measures world models: decoding, open-loop error, collisions foreseen, returns, what is known."
 WORLDS = 16
 SENSORS = "real"  # preset of configs/sensors, wherever something is randomised
-SAMPLES = 4
 EXAMPLES = [
     "robonav bench worldmodel --json wm.json --checkpoints runs/general runs/gru --html wm.html --video wm.mp4",
     "robonav bench worldmodel --checkpoints runs/quick --scenes rooms --episodes 10 --randomisation off",
@@ -56,6 +55,8 @@ class WorldModelArgs:
     """Noise on the actor's actions, in its own standard deviations."""
     horizon: int = 20
     """Steps of a dream."""
+    samples: int = 4
+    """Dreams from each start, whose mean is the forecast."""
     seed: int = 0
     """Number of the run; its episodes are none that training ever draws."""
     robot: str = "a1"
@@ -89,6 +90,8 @@ def worldmodel(argv: list[str]) -> int:
         raise UsageError(explain("--noise", "a number from 0 to 10", args.noise))
     if not 5 <= args.horizon <= 100:
         raise UsageError(explain("--horizon", "a number from 5 to 100", args.horizon))
+    if not 1 <= args.samples <= 100:
+        raise UsageError(explain("--samples", "a number from 1 to 100", args.samples))
     for flag, path in (("--json", args.json), ("--html", args.html), ("--video", args.video)):
         if path is not None and not path.absolute().parent.is_dir():
             raise UsageError(explain(flag, "a path in a folder that exists", f"'{path}'"))
@@ -99,7 +102,7 @@ def worldmodel(argv: list[str]) -> int:
     _check_drivers(drivers, spec)
     from robonav.evaluation.worldmodel.measure import MeasureConfig
 
-    config = MeasureConfig(horizon=args.horizon, samples=SAMPLES, return_steps=min(15, args.horizon), seed=args.seed)
+    config = MeasureConfig(args.horizon, args.samples, return_steps=min(15, args.horizon), seed=args.seed)
     figures = _empty(args, checkpoints, spec, config)
     kept: dict[str, Any] = {"pictures": {}, "film": []}
     first = next(iter(checkpoints.values()))
@@ -172,17 +175,21 @@ def _info(name: str, checkpoint: Checkpoint) -> dict[str, Any]:
         "pattern": model.config.backbone.pattern,
         "objective": model.config.objective,
         "world_model_parameters": sum(p.numel() for p in model.parameters()),
-        "trained_with": _trained_with(Path(name) / "config.json"),
+        "trained_with": _trained_with(name, checkpoint),
         **{key: value for key, value in checkpoint.info.items() if isinstance(value, (int, float, str))},
     }
 
 
-def _trained_with(file: Path) -> str:
-    """The randomisation of a run, as far as its folder tells."""
-    try:
-        collect = json.loads(file.read_text()).get("collect", {})
+def _trained_with(name: str, checkpoint: Checkpoint) -> str:
+    """The randomisation of a run, as far as the weights or the folder beside them tell."""
+    from robonav.learning.checkpoint import NOT_KNOWN
+
+    if "randomisation" in checkpoint.info:
+        return str(checkpoint.info["randomisation"])
+    try:  # weights of an earlier version
+        collect = json.loads((Path(name) / "config.json").read_text()).get("collect", {})
     except (OSError, ValueError):
-        return "not known"
+        return NOT_KNOWN
     return str(collect.get("randomisation", "sim2real")) if collect.get("imperfect", 0) else "off"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from robonav.errors import BundleError, CheckpointError, explain
+from robonav.errors import BundleError, CheckpointError, explain, nearest
 
 if TYPE_CHECKING:
     from robonav.learning.checkpoint import Checkpoint
@@ -15,16 +15,17 @@ def trained(path: str | Path) -> Checkpoint:
     """The agent of a run folder, a checkpoint file or a bundle: its folder, or the name of a shipped one.
 
     Raises:
-        CheckpointError: missing, damaged, or a bundle without its weights.
+        CheckpointError: missing, with the nearest name of a shipped bundle; damaged; or a bundle without its weights.
     """
-    from deploy.bundle import find_bundle
+    from deploy.bundle import find_bundle, shipped_bundles
     from policies.bundle import WEIGHTS, is_bundle
     from robonav.learning.checkpoint import load_agent
 
     try:
         folder = find_bundle(path)
-    except BundleError:  # neither a folder nor a shipped bundle
-        return load_agent(path)
+    except BundleError as error:  # a bare name that is nothing
+        do = f"or a shipped bundle: {nearest(str(path), shipped_bundles())}"
+        raise CheckpointError(explain(str(path), "a checkpoint", "no such file", do)) from error
     if not is_bundle(folder):
         return load_agent(folder)
     weights = folder / WEIGHTS

@@ -32,6 +32,7 @@ FORMAT = "robonav-checkpoint-1"
 WEIGHTS_FILE = "checkpoint.safetensors"
 RESUME_FILE = "resume.safetensors"
 BEST_FILE = "best.safetensors"
+NOT_KNOWN = "not known"  # of what a checkpoint could tell
 
 
 @dataclass(frozen=True, slots=True)

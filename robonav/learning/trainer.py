@@ -85,6 +85,8 @@ class Trainer:
         """Whether a signal asked the run to end before its budget was spent."""
         self.scenes: Sequence[str] = config.collect.scenes
         """What the steps are from, for the checkpoint's record."""
+        self.randomisation = config.collect.randomisation if config.collect.imperfect else "off"
+        """The preset under which they were gathered, or some of them."""
         self.began_with: dict[str, Any] = {}
         """Budget of the run whose weights this one began with, if not with new ones."""
 
@@ -182,6 +184,7 @@ class Trainer:
             "began_with": self.began_with,
             "success_greedy": mean(c.greedy),
             "scenes": list(self.scenes),
+            "randomisation": self.randomisation,
             "situation": to_mapping(SituationConfig(sight=self.config.collect.sight)),
             "versions": package_versions(),
             "revision": self.revision,

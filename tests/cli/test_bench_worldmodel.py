@@ -24,7 +24,8 @@ def checkpoint(folder: Path, spec: RobotSpec, **model: object) -> str:
     """An untrained agent in a run folder."""
     config = AgentConfig(WorldModelConfig(**{"groups": 4, "classes": 4, **model}), BehaviorConfig(hidden=16))
     folder.mkdir()
-    save_agent(folder / "checkpoint.safetensors", Agent(config, spec).state_dict(), config, spec, {"steps": 0})
+    info = {"randomisation": "sim2real"}
+    save_agent(folder / "checkpoint.safetensors", Agent(config, spec).state_dict(), config, spec, info)
     return str(folder)
 
 
@@ -65,6 +66,7 @@ def test_the_same_run_gives_the_same_figures(tmp_path: Path, a1: RobotSpec) -> N
         found.append(json.loads(file.read_text()))
     assert found[0] == found[1]
     assert found[0]["checkpoints"][one]["probes"] is None
+    assert found[0]["checkpoints"][one]["info"]["trained_with"] == "sim2real"
 
 
 @pytest.mark.parametrize(
@@ -78,10 +80,12 @@ def test_the_same_run_gives_the_same_figures(tmp_path: Path, a1: RobotSpec) -> N
         (["--drivers", "dwaa"], PolicyError, "did you mean 'dwa'"),
         (["--noise", "-1"], UsageError, "--noise"),
         (["--horizon", "2"], UsageError, "--horizon"),
+        (["--samples", "0"], UsageError, "--samples"),
         (["--video", "a.avi"], UsageError, "--video"),
         (["--json", "no/such/folder/a.json"], UsageError, "--json"),
         (["--robot", "a2"], ConfigError, "no preset 'a2'"),
         (["--checkpoints", "nowhere"], CheckpointError, "nowhere: expected a checkpoint, got no such file"),
+        (["--checkpoints", "generl"], CheckpointError, "shipped bundle: did you mean 'general'"),
     ],
 )
 def test_bad_arguments_are_told_before_anything_runs(tmp_path: Path, a1: RobotSpec, argv, error, said) -> None:

@@ -139,7 +139,8 @@ def test_what_another_run_keeps_is_learnt_from_and_not_touched(kept: Path, tmp_p
     train_on_replay(tiny_config(updates=4), SPEC, source, tmp_path / "parts")
     parts = train_on_replay(tiny_config(updates=8), SPEC, source, tmp_path / "parts", resume=True)
     theirs = parts.agent.state_dict()
-    assert load_agent(tmp_path / "whole").info["scenes"] == load_agent(kept).info["scenes"]
+    for name in ("scenes", "randomisation"):
+        assert load_agent(tmp_path / "whole").info[name] == load_agent(kept).info[name]
     assert all(torch.equal(value, theirs[name]) for name, value in whole.agent.state_dict().items())
     assert {path.name: path.read_bytes() for path in source.iterdir()} == before
     steps = whole.replay.sample(np.random.default_rng(0), 64, 9)
