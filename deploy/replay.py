@@ -118,7 +118,9 @@ def replay(
     log = path if isinstance(path, Log) else read_log(path)
     run = log.run
     wanted = bundle if bundle is not None else options.bundle
-    folder = find_bundle(wanted) if wanted is not None else Path(run.get("bundle", ""))
+    if wanted is None and not run.get("bundle"):
+        raise LogError(explain(f"{log.path}: its bundle", "a folder", "none in the log", "name it with --bundle"))
+    folder = find_bundle(wanted) if wanted is not None else Path(run["bundle"])
     if not is_bundle(folder):
         raise LogError(explain(f"{log.path}: its bundle", "a bundle folder", f"'{folder}'", "name it with --bundle"))
     loaded = load_bundle(folder)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 from typing import Any, cast
 
-from robonav.config import config_dir
+from robonav.config import config_dir, to_mapping
 from robonav.errors import PolicyError, explain, nearest
 from robonav.types import Policy, RobotSpec
 
@@ -43,31 +45,64 @@ def make_policy(name_or_dir: str | Path, spec: RobotSpec, **options: Any) -> Pol
     """
     name = str(name_or_dir)
     options = {key: value for key, value in options.items() if value is not None}  # None: not set
-    if name in baseline_names() or name.endswith(".toml"):
+    kind, path = find_policy(name)
+    if kind == "baseline":
         from policies.baselines import make_baseline
 
         _refuse(options, f"policy '{name}'")
         return make_baseline(name, spec)
+    if kind == "bundle":
+        from policies import bundle_policy
+
+        return cast(Policy, bundle_policy.load(path, spec, **options))
+    if kind == "checkpoint":
+        from policies import world_model_policy
+
+        return cast(Policy, world_model_policy.load(path, spec, **options))
+    from policies import sb3_policy
+
+    _refuse(options, f"policy '{name}'")
+    return cast(Policy, sb3_policy.load(path, spec))
+
+
+def find_policy(name_or_dir: str | Path) -> tuple[str, Path]:
+    """What a name or path stands for: "baseline", "bundle", "checkpoint" or "sb3", and where it lies.
+
+    Raises:
+        PolicyError: unknown name, or a folder that holds no policy.
+    """
+    name = str(name_or_dir)
+    if name in baseline_names() or name.endswith(".toml"):
+        return "baseline", Path(name)
     # a name like "quick" may be a folder here and a shipped bundle: the one that the user can see wins
     for path in (Path(name), pretrained_dir() / name):
-        kind = _kind(path)
-        if kind == "bundle":
-            from policies import bundle_policy
-
-            return cast(Policy, bundle_policy.load(path, spec, **options))
-        if kind == "checkpoint":
-            from policies import world_model_policy
-
-            return cast(Policy, world_model_policy.load(path, spec, **options))
-        if kind == "sb3":
-            from policies import sb3_policy
-
-            _refuse(options, f"policy '{name}'")
-            return cast(Policy, sb3_policy.load(path, spec))
+        if kind := _kind(path):
+            return kind, path
     if Path(name).exists():
         expected = f"a bundle (bundle.json), a run folder or a checkpoint ({_WEIGHTS}, {_SB3})"
         raise PolicyError(explain(f"policy '{name}'", expected, "something else", "check the path"))
     raise PolicyError(f"policy '{name}': no such name or path; {nearest(name, known_policies())}")
+
+
+def fingerprint(name_or_dir: str | Path) -> str:
+    """A short hash of what a policy is made of: a baseline's values, a bundle's or checkpoint's content.
+
+    Raises:
+        PolicyError, ConfigError, BundleError: as `make_policy`.
+    """
+    kind, path = find_policy(name_or_dir)
+    if kind == "baseline":
+        from policies.baselines import load_baseline
+
+        content = json.dumps(to_mapping(load_baseline(str(name_or_dir))), sort_keys=True).encode()
+    elif kind == "bundle":
+        from policies.bundle import load_bundle
+
+        content = load_bundle(path).sha256.encode()
+    else:
+        file = path if path.is_file() else path / (_WEIGHTS if kind == "checkpoint" else _SB3)
+        content = file.read_bytes()
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def _kind(path: Path) -> str | None:

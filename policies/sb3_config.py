@@ -78,5 +78,7 @@ class Sb3Config:
         """
         counts = ("steps", "batch", "rollout", "replay", "gradient_steps", "save_every")
         require_at_least(self, {**dict.fromkeys(counts, 1), "seed": 0, "learning_rate": 0, "entropy": 0, "start": 0})
+        if self.actor.algorithm == "ppo":  # it normalises advantages over a batch
+            require_at_least(self, {"batch": 2, "rollout": 2})
         if not 0 <= self.gamma < 1:
             raise ConfigError(explain("gamma", "0 or more, and below 1", self.gamma))

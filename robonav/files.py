@@ -37,13 +37,15 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         aside.unlink(missing_ok=True)
 
 
-def require_writable(path: str | Path) -> None:
-    """Refuses at once what a long run could not be written to at its end.
+def require_writable(*paths: str | Path | None) -> None:
+    """Refuses at once what a long run could not be written to at its end; None stands for no file.
 
     Raises:
-        RobonavError: the folder cannot be written, or `path` is a device or a folder.
+        RobonavError: a folder cannot be written, or a path is a device or a folder.
     """
-    _begun(path)[1].unlink()
+    for path in paths:
+        if path is not None:
+            _begun(path)[1].unlink()
 
 
 def _begun(path: str | Path) -> tuple[Path, Path]:

@@ -116,6 +116,8 @@ def _memory(argv: list[str]) -> int:
             write_json_atomic(args.json, figures)
 
     known = earlier(args.json)
+    if known is not None and not {"tasks", "budget"} <= set(known):
+        raise UsageError(explain("--json", "figures of bench memory, or no file yet", f"{args.json}", "remove it"))
     tasks, layers = args.tasks or None, args.layers or None
     return finish(measure_memory(args.budget, tasks, layers, args.seed, report, known), args.json)
 

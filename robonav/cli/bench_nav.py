@@ -13,7 +13,7 @@ from robonav.cli.evaluate import EnvFactory, PolicyFactory
 from robonav.cli.figures import earlier
 from robonav.config import load_robot
 from robonav.errors import explain
-from robonav.files import write_json_atomic, write_text_atomic
+from robonav.files import require_writable, write_json_atomic, write_text_atomic
 
 if TYPE_CHECKING:
     from robonav.evaluation.runner import Recording
@@ -64,6 +64,7 @@ def nav(argv: list[str]) -> int:
         "robonav bench nav --suite rooms dense --policies quick,astar --html nav.html",
     ]
     args = parse(NavArgs, argv, "robonav bench nav", NAV_SUMMARY, examples)
+    from policies.registry import fingerprint
     from robonav.evaluation import navbench
     from robonav.evaluation.suites import episode_seeds, load_suite
 
@@ -77,18 +78,25 @@ def nav(argv: list[str]) -> int:
         raise UsageError(explain("--workers", "at least 1", args.workers))
     spec = load_robot(args.robot)
     suites = {Path(name).stem: load_suite(name) for name in args.suite}
+    if not suites or len(suites) < len(args.suite):
+        raise UsageError(explain("--suite", "one suite or more of different names", f"'{' '.join(args.suite)}'"))
     for name, suite in suites.items():
         if suite.kind != "scenes":
             raise UsageError(f"--suite {name}: worlds of BARN have their own clock and score; use robonav evaluate")
     for name in names:
         _policy(name, spec)()  # unknown or damaged ones are told before anything starts
+    require_writable(args.json, args.html)
     found = earlier(args.json)
     new = navbench.new_file(args.seed, args.robot)
     data = new if found is None else navbench.check_file(found, args.seed, args.robot, str(args.json))
+    contents = {name: fingerprint(name.partition("@")[0]) for name in names}
     delays_s = {name: _delay_s(name, next(iter(suites.values())), args, spec) for name in names}
+    for suite_name, suite in suites.items():  # whatever does not fit is told before the first episode
+        for name in names:
+            _rows(data, suite_name, suite, name, delays_s[name], contents[name], args)
     for suite_name, suite in suites.items():
         for name in names:
-            _run(data, suite_name, suite, name, delays_s[name], args, spec)
+            _run(data, suite_name, suite, name, args, spec)
     rows = {s: {n: data["suites"][s][n]["rows"][: args.episodes] for n in names} for s in suites}
     results = {s: {n: navbench.summary_of(r) for n, r in of.items()} for s, of in rows.items()}
     compared = {s: {n: navbench.paired(of[names[0]], of[n]) for n in names[1:]} for s, of in rows.items()}
@@ -125,17 +133,24 @@ def _delay_s(name: str, suite: SuiteConfig, args: NavArgs, spec: RobotSpec) -> f
     return round(float(np.percentile(taken_ms, 90))) / 1e3
 
 
-def _run(
-    data: dict[str, Any], suite_name: str, suite: SuiteConfig, name: str, delay_s: float, args: NavArgs, spec: RobotSpec
+def _rows(
+    data: dict[str, Any], suite_name: str, suite: SuiteConfig, name: str, delay_s: float, content: str, args: NavArgs
 ) -> None:
+    """Makes room for a policy's rows in the file, or finds those of an earlier call."""
+    from robonav.evaluation import navbench
+
+    settings = {"scene": suite.scene, "env": suite.env}
+    navbench.rows_in(data, suite_name, name, settings, delay_s * 1e3, content, args.delay_ms is not None)
+
+
+def _run(data: dict[str, Any], suite_name: str, suite: SuiteConfig, name: str, args: NavArgs, spec: RobotSpec) -> None:
     """The episodes that the file does not hold yet."""
     from robonav.evaluation import navbench
     from robonav.evaluation.runner import EpisodeOptions, Trial, run_trials
     from robonav.evaluation.suites import episode_seeds
 
     seeds = episode_seeds(args.seed, args.episodes)
-    settings = {"scene": suite.scene, "env": suite.env}
-    rows = navbench.rows_in(data, suite_name, name, settings, delay_s * 1e3)
+    rows: list[dict[str, Any]] = data["suites"][suite_name][name]["rows"]
     chunk = CHUNK * max(1, args.workers or 2)
     while len(rows) < len(seeds):
         print(f"{suite_name}: {name}, {len(rows)} of {len(seeds)}", file=sys.stderr, flush=True)

@@ -59,7 +59,10 @@ def main(argv: list[str]) -> int:
     if args.notes is not None:
         if not args.notes.is_file():
             raise RobonavError(explain("--notes", "a Markdown file", f"'{args.notes}'", "check the path"))
-        notes = args.notes.read_text()
+        try:
+            notes = args.notes.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise RobonavError(explain(f"--notes {args.notes}", "text in UTF-8", error)) from None
 
     from deploy.bundle import check_target
     from deploy.export import export

@@ -47,7 +47,8 @@ def write_failures(
 
 def _about(policy: str, planner: str | None, spec: RobotSpec) -> dict[str, str]:
     """What the logs say about all episodes; the bundle, if the policy is one."""
-    from policies.bundle import is_bundle, load_bundle
+    from policies.bundle import load_bundle
+    from policies.registry import find_policy
 
     about = {
         "driver": "evaluate",
@@ -56,8 +57,9 @@ def _about(policy: str, planner: str | None, spec: RobotSpec) -> dict[str, str]:
         "robot": json.dumps(to_mapping(spec)),
         "versions": json.dumps({"robonav": robonav.__version__, **package_versions()}),
     }
-    if is_bundle(Path(policy)):
-        bundle = load_bundle(Path(policy))
+    kind, path = find_policy(policy)
+    if kind == "bundle":
+        bundle = load_bundle(path)
         about |= {"bundle": str(bundle.folder.resolve()), "bundle_name": bundle.contract.name}
         about["bundle_sha256"] = bundle.sha256
     return about

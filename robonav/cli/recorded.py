@@ -30,6 +30,8 @@ def load_episodes(
     """
     from robonav.learning.minari_data import import_minari, is_minari
 
+    if not paths:
+        raise RobonavError(explain("recorded episodes", "a log, a folder of logs or a Minari dataset", "no path"))
     episodes: list[Arrays] = []
     for path in paths:
         if is_minari(path):

@@ -13,12 +13,14 @@ import tyro
 
 from robonav.cli.args import UsageError, parse
 from robonav.errors import RobonavError, explain
+from robonav.files import require_writable
 
 if TYPE_CHECKING:
     from deploy.replay import Replay, ReplayOptions
     from deploy.viewer.build import Viewed
 
 MAX_BESIDE = 2  # logs on one page
+PICTURES = (".png", ".jpg", ".svg", ".pdf")
 
 
 @dataclass(frozen=True)
@@ -74,8 +76,11 @@ def main(argv: Sequence[str]) -> int:
     if args.summary:
         return _summary(args)
     logs = _logs(args)
-    if len(logs) > 1 and len(args.logs) == 1 and args.html is None:
-        return _folder(args, logs)
+    if args.picture is not None and args.picture.suffix.lower() not in PICTURES:
+        raise UsageError(explain("--picture", f"a path that ends in {' or '.join(PICTURES)}", f"'{args.picture}'"))
+    if args.picture is not None and len(logs) > 1:
+        raise UsageError(explain("--picture", "one log", f"{len(logs)} logs", "name one, or leave --picture out"))
+    require_writable(args.picture, args.html, args.rrd)
     shown = args.html is not None or args.rrd is not None or args.dreams is not None
     if len(logs) > 1 and not shown:
         return _folder(args, logs)
@@ -175,42 +180,58 @@ def _show(args: ReplayArgs, logs: Sequence[Path]) -> int:
 
         write_rrd(views[0], args.rrd)
         files["recording"] = args.rrd
-    status = 0
-    for log, viewed in zip(logs, views, strict=True):
-        status = max(status, _tell_view(args, log, viewed, files))
-    return status
+    entries = [_told(args, log, viewed, files) for log, viewed in zip(logs, views, strict=True)]
+    same = sum(bool(entry["identical"]) for entry in entries)
+    if args.json:
+        found = entries[0] if len(entries) == 1 else {"logs": entries, "identical": same == len(entries)}
+        print(json.dumps(found, indent=2, default=str))
+    return 0 if same == len(entries) else 1
 
 
-def _tell_view(args: ReplayArgs, log: Path, viewed: Viewed, files: dict[str, Path]) -> int:
+def _told(args: ReplayArgs, log: Path, viewed: Viewed, files: dict[str, Path]) -> dict[str, Any]:
+    """What was found of one of the logs that are shown; in words as well, unless JSON is asked for."""
     if viewed.replay is None:
         print(f"robonav: warning: {log}: {viewed.warning}", file=sys.stderr)
-        for kind, path in files.items():
-            print(f"{kind:<9} {path}")
-        return 1
-    picture = _draw(args, viewed.replay, log, wanted=args.picture is not None)
-    status = _tell(args, viewed.replay, {**picture, **files})
-    if viewed.extras.forecasts is not None and not args.json:
-        from robonav.cli.replay_dreams import dreams_text
+        if not args.json:
+            _print_files(files)
+        return {"log": str(log), "identical": False, "error": viewed.warning, **_named(files)}
+    files = {**_draw(args, viewed.replay, log, wanted=args.picture is not None), **files}
+    if not args.json:
+        _print_report(viewed.replay, files)
+        if viewed.extras.forecasts is not None:
+            from robonav.cli.replay_dreams import dreams_text
 
-        print(dreams_text(viewed))
-    return status
+            print(dreams_text(viewed))
+    return {**viewed.replay.report.to_json(), **_named(files)}
 
 
 def _tell(args: ReplayArgs, found: Replay, files: dict[str, Path]) -> int:
     """Prints what was found; 0 if it is identical."""
-    report = found.report
     if args.json:
-        named = {"picture": None, **{kind: str(path) for kind, path in files.items()}}
-        print(json.dumps({**report.to_json(), **named}, indent=2, default=str))
-        return 0 if report.identical else 1
+        print(json.dumps({**found.report.to_json(), **_named(files)}, indent=2, default=str))
+    else:
+        _print_report(found, files)
+    return 0 if found.report.identical else 1
+
+
+def _named(files: dict[str, Path]) -> dict[str, str | None]:
+    """Files as JSON names them."""
+    return {"picture": None, **{kind: str(path) for kind, path in files.items()}}
+
+
+def _print_report(found: Replay, files: dict[str, Path]) -> None:
+    report = found.report
     for warning in (*([report.damage] if report.damage else []), *report.warnings):
         print(f"robonav: warning: {report.log}: {warning}", file=sys.stderr)
     from deploy.viewer.words import report_text
 
     print(report_text(report))
+    _print_files(files)
+
+
+def _print_files(files: dict[str, Path]) -> None:
     for kind, path in files.items():
         print(f"{kind:<9} {path}")
-    return 0 if report.identical else 1
 
 
 def _folder(args: ReplayArgs, logs: Sequence[Path]) -> int:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from deploy.report import RunReport
 
 SEED_MAX = 2**63 - 1  # of the wire
+PORT_MAX = 2**16 - 1
 LEGGED_START_S = 300.0
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
@@ -90,6 +91,8 @@ def main(argv: Sequence[str]) -> int:
         return _topics(args)
     if not 0 <= args.seed <= SEED_MAX:
         raise UsageError(explain("--seed", f"a whole number from 0 to {SEED_MAX}", args.seed))
+    if not 0 <= args.view_port <= PORT_MAX:
+        raise UsageError(explain("--view-port", f"a port from 0 to {PORT_MAX}", args.view_port))
     from deploy.bundle import find_bundle
     from deploy.drivers import find_driver, parse_options
     from deploy.report import INTERRUPTED

@@ -12,7 +12,7 @@ import tyro
 from robonav.cli.args import UsageError, parse
 from robonav.config import config_dir, load_robot
 from robonav.errors import explain
-from robonav.files import write_json_atomic
+from robonav.files import require_writable, write_json_atomic
 
 EXAMPLES = [
     "robonav scenes list",
@@ -150,6 +150,8 @@ def _check(args: ScenesArgs) -> int:
     from tqdm import tqdm
 
     from sim.scene_audit import audit, families
+
+    require_writable(args.json)
 
     spec = load_robot(args.robot)
     names = [args.name] if args.name else [path.stem for path in _presets()]

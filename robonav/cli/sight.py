@@ -61,6 +61,11 @@ def main(argv: Sequence[str]) -> int:
         raise ConfigError(explain("--episodes", f"at least {HELD_OUT}, one of which is held out", args.episodes))
     if args.ahead < 1 or args.ticks < 1:
         raise ConfigError(explain("--ahead, --ticks", "at least 1", (args.ahead, args.ticks)))
+    if args.workers is not None and args.workers < 1:
+        raise ConfigError(explain("--workers", "at least 1", args.workers))
+    for flag, names in (("--robots", args.robots), ("--scenes", args.scenes)):
+        if not names:
+            raise ConfigError(explain(flag, "at least one preset", "none"))
     from policies.baselines import load_baseline
     from robonav.config import load_robot
     from robonav.learning.sight import save_sight, train_sight

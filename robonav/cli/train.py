@@ -47,7 +47,7 @@ class TrainArgs:
     init: Path | None = None
     """Begin with the averaged weights of this run folder, checkpoint or bundle instead of new ones. A bundle may be one
     that is shipped, by its name."""
-    offline: tuple[Path, ...] = ()
+    offline: tuple[Path, ...] | None = None
     """Logs, folders of logs, or Minari datasets: learn from these alone, and simulate nothing. Or one run that keeps
     its replay on disk."""
     config: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
@@ -63,8 +63,8 @@ def main(argv: list[str]) -> int:
     )
     spec = load_robot(args.config.robot)
     begin_with = _initial(args)
-    if args.offline:
-        return _train_offline(args, spec, begin_with)
+    if args.offline is not None:
+        return _train_offline(args, args.offline, spec, begin_with)
 
     from policies.registry import make_policy
     from robonav.learning.trainer import train
@@ -83,8 +83,11 @@ def main(argv: list[str]) -> int:
         return 0
     if status := _ended_early(args, trainer):
         return status
-    _draw(args.out)
     c = trainer.counters
+    if not c.updates:
+        print(f"no update in {c.elapsed_s / 60:.1f} min and {c.env_steps} steps: nothing was learnt; give it more time")
+        return 0
+    _draw(args.out)
     success = f"{sum(c.greedy) / len(c.greedy):.2f}" if c.greedy else "no episode yet"
     print(
         f"trained {c.updates} updates on {c.env_steps} steps in {c.elapsed_s / 60:.1f} min; "
@@ -118,19 +121,21 @@ def _initial(args: TrainArgs) -> Checkpoint | None:
     return found
 
 
-def _train_offline(args: TrainArgs, spec: RobotSpec, begin_with: Checkpoint | None) -> int:
+def _train_offline(args: TrainArgs, sources: tuple[Path, ...], spec: RobotSpec, begin_with: Checkpoint | None) -> int:
     from robonav.cli.recorded import load_episodes
     from robonav.learning.offline import replay_folder, train_offline, train_on_replay
     from robonav.planning.situation import SituationConfig
 
-    kept = [place for path in args.offline if (place := replay_folder(path)) is not None]
-    if kept and len(args.offline) > 1:
-        raise ConfigError(explain("--offline", "one run's replay, or recorded episodes", f"{len(args.offline)} paths"))
+    if not sources:
+        raise ConfigError(explain("--offline", "one run's replay, or recorded episodes", "no path"))
+    kept = [place for path in sources if (place := replay_folder(path)) is not None]
+    if kept and len(sources) > 1:
+        raise ConfigError(explain("--offline", "one run's replay, or recorded episodes", f"{len(sources)} paths"))
     if kept:
         trainer = train_on_replay(args.config, spec, kept[0], args.out, args.resume, begin_with)
         return _said_offline(args, trainer, f"steps of {kept[0]}")
     situation = SituationConfig(sight=args.config.collect.sight)
-    episodes = load_episodes(args.offline, spec, _warn, situation)
+    episodes = load_episodes(sources, spec, _warn, situation)
     trainer = train_offline(args.config, spec, episodes, args.out, args.resume, begin_with)
     return _said_offline(args, trainer, f"recorded steps of {len(episodes)} episodes")
 
@@ -180,10 +185,11 @@ def _draw(run: Path) -> None:
 
 
 def _preset(argv: list[str]) -> str:
-    """The preset's name, wanted before the other flags can be read over it."""
+    """The preset's name, wanted before the other flags can be read over it; of several the last, as of any flag."""
+    found = TrainArgs.preset
     for i, word in enumerate(argv):
         if word.startswith("--preset="):
-            return word.removeprefix("--preset=")
-        if word == "--preset" and i + 1 < len(argv):
-            return argv[i + 1]
-    return TrainArgs.preset
+            found = word.removeprefix("--preset=")
+        elif word == "--preset" and i + 1 < len(argv):
+            found = argv[i + 1]
+    return found

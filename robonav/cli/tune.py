@@ -15,7 +15,7 @@ from robonav.cli.evaluate import EnvFactory
 from robonav.cli.figures import earlier
 from robonav.config import find_config, from_mapping, load_config, load_robot, to_mapping
 from robonav.errors import ConfigError, explain
-from robonav.files import write_json_atomic, write_text_atomic
+from robonav.files import require_writable, write_json_atomic, write_text_atomic
 
 if TYPE_CHECKING:
     from robonav.types import Policy, RobotSpec
@@ -62,7 +62,14 @@ def main(argv: list[str]) -> int:
     from robonav.evaluation.suites import episode_seeds, load_suite
 
     search = load_config(tuning.TuningConfig, find_config("tuning", args.search))
-    search = replace(search, trials=args.trials or search.trials, episodes=args.episodes or search.episodes)
+    search = replace(
+        search,
+        trials=search.trials if args.trials is None else args.trials,
+        episodes=search.episodes if args.episodes is None else args.episodes,
+    )
+    if args.workers is not None and args.workers < 1:
+        raise UsageError(explain("--workers", "at least 1", args.workers))
+    require_writable(args.json, args.out)
     if not 0 <= args.delay_ms < 1e4:
         raise UsageError(explain("--delay-ms", "0 or more milliseconds", args.delay_ms))
     spec = load_robot(args.robot)
@@ -159,11 +166,20 @@ def _changed(base: Any) -> dict[str, Any]:
     """What a preset sets apart from the method's defaults."""
     table = to_mapping(getattr(base, base.method))
     default = to_mapping(type(getattr(base, base.method))())
-    return {key: value for key, value in table.items() if value != default[key] and not isinstance(value, dict)}
+    return {key: value for key, value in table.items() if value != default[key]}
 
 
 def _preset(base: Any, values: Mapping[str, Any], search: str, trials: int) -> str:
     lines = [f"# Best of {trials} trials of robonav tune --search {search}."]
-    lines += [f'description = "{base.description}, tuned"', f'method = "{base.method}"', "", f"[{base.method}]"]
-    lines += [f"{key} = {json.dumps(value)}" for key, value in values.items()]
-    return "\n".join(lines) + "\n"
+    lines += [f"description = {json.dumps(f'{base.description}, tuned')}", f'method = "{base.method}"']
+    return "\n".join([*lines, *_table_lines(base.method, values)]) + "\n"
+
+
+def _table_lines(name: str, values: Mapping[str, Any]) -> list[str]:
+    """A TOML table, and those in it; a key without a value is left out, since TOML has no null."""
+    plain = {key: value for key, value in values.items() if not isinstance(value, dict) and value is not None}
+    lines = ["", f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in plain.items())]
+    for key, inner in values.items():
+        if isinstance(inner, dict):
+            lines += _table_lines(f"{name}.{key}", inner)
+    return lines

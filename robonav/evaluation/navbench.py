@@ -121,7 +121,7 @@ def check_file(data: Any, seed: int, robot: str, where: str) -> dict[str, Any]:
     Raises:
         ConfigError: it belongs to another seed or robot, or is no such file.
     """
-    if not isinstance(data, dict) or data.get("version") != VERSION or not isinstance(data.get("suites"), dict):
+    if not isinstance(data, dict) or data.get("version") != VERSION or not _are_suites(data.get("suites")):
         raise ConfigError(explain(where, "a file of robonav bench nav, or none yet", "something else", "remove it"))
     for key, wanted in (("seed", seed), ("robot", robot)):
         if data.get(key) != wanted:
@@ -129,15 +129,50 @@ def check_file(data: Any, seed: int, robot: str, where: str) -> dict[str, Any]:
     return data
 
 
-def rows_in(data: dict[str, Any], suite: str, policy: str, settings: Mapping[str, Any], delay_ms: float) -> list[Row]:
-    """The rows of a policy on a suite, a list to be extended; those of other settings are dropped.
+def _are_suites(suites: Any) -> bool:
+    """Whether they are what `rows_in` makes."""
+    if not isinstance(suites, dict) or not all(isinstance(of, dict) for of in suites.values()):
+        return False
+    entries = [entry for of in suites.values() for entry in of.values()]
+    return all(isinstance(entry, dict) and {"settings", "delay_ms", "rows"} <= set(entry) for entry in entries)
 
-    Rows that are there keep the delay that they were run with.
+
+def rows_in(
+    data: dict[str, Any],
+    suite: str,
+    policy: str,
+    settings: Mapping[str, Any],
+    delay_ms: float,
+    content: str = "",
+    charged: bool = False,
+) -> list[Row]:
+    """The rows of a policy on a suite, a list to be extended.
+
+    Args:
+        data: of the file.
+        suite: its name.
+        policy: its name.
+        settings: what decides the suite's episodes.
+        delay_ms: how late commands come. Rows that are there keep the delay that they were run with.
+        content: hash of what the policy is made of; rows of a version that kept none count as its own.
+        charged: whether the delay was asked for, so that rows with another one do not count.
+
+    Raises:
+        ConfigError: the rows that are there are of another suite, policy or delay.
     """
     entry = data["suites"].setdefault(suite, {}).get(policy)
-    if entry is None or entry["settings"] != dict(settings):
+    if entry is None:
         entry = {"settings": dict(settings), "delay_ms": delay_ms, "rows": []}
         data["suites"][suite][policy] = entry
+    if not entry["rows"]:
+        entry |= {"settings": dict(settings), "delay_ms": delay_ms, "content": content}
+    checks: list[tuple[str, Any, Any]] = [("the suite's settings", entry["settings"], dict(settings))]
+    checks += [("the policy's content", entry.setdefault("content", content), content)]
+    checks += [("--delay-ms", entry["delay_ms"], delay_ms)] if charged else []
+    for what, found, wanted in checks:
+        if found != wanted:
+            where = f"rows of {policy} on {suite}: {what}"
+            raise ConfigError(explain(where, wanted, found, "use another --json file, or remove it"))
     rows: list[Row] = entry["rows"]
     return rows
 

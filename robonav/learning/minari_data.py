@@ -7,10 +7,12 @@ that came with step t + 1 stand beside the action of step t. Events travel as in
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,7 @@ from robonav.types import ACTION_SIZE, RobotSpec, policy_input_shapes
 
 PATH_VARIABLE = "MINARI_DATASETS_PATH"
 EVENT = "event"
+NAME = re.compile(r"([\w-]+/)*[\w-]+-v\d+")
 
 
 def export_minari(episodes: Sequence[Arrays], spec: RobotSpec, folder: Path, name: str, about: str = "") -> Path:
@@ -34,10 +37,13 @@ def export_minari(episodes: Sequence[Arrays], spec: RobotSpec, folder: Path, nam
 
     if not episodes:
         raise RobonavError(explain("episodes", "at least one", "none", "check the logs"))
+    if not NAME.fullmatch(name):
+        raise RobonavError(explain(f"dataset '{name}'", "a name as in office-v0 or robonav/office-v0", "another one"))
     if (folder / name).exists():
         raise RobonavError(explain(str(folder / name), "a new dataset", "one that exists", "choose another name"))
     boxes = {key: _box(np.asarray(episodes[0][key])) for key in policy_input_shapes(spec)}
-    with _stored_in(folder), warnings.catch_warnings():
+    folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".minari-", dir=folder) as aside, _stored_in(Path(aside)), warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"minari\.")  # it asks for an author and for the environment's name
         try:
             minari.create_dataset_from_buffers(
@@ -52,6 +58,8 @@ def export_minari(episodes: Sequence[Arrays], spec: RobotSpec, folder: Path, nam
             )
         except ValueError as error:
             raise RobonavError(explain(f"dataset '{name}'", "a name as in office-v0", error)) from None
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (Path(aside) / name).rename(folder / name)
     return folder / name
 
 

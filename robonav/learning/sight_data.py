@@ -47,7 +47,7 @@ class SightConfig:
         Raises:
             ConfigError: with the name of the value that does not fit.
         """
-        require_at_least(self, {"width": 1, "steps": 1, "batch": 1, "velocity_weight": 0})
+        require_at_least(self, {"width": 1, "steps": 1, "batch": 1, "velocity_weight": 0, "seed": 0})
         if self.lr <= 0 or self.huber_mps <= 0:
             raise ConfigError(explain("lr, huber_mps", "above 0", (self.lr, self.huber_mps)))
 

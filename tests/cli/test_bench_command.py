@@ -42,3 +42,7 @@ def test_a_json_file_of_something_else_is_not_overwritten(tmp_path):
     with pytest.raises(UsageError, match="--json: expected figures of an earlier call"):
         bench.main(["memory", "--budget", "quick", "--json", str(file)])
     assert file.read_text() == "[1, 2]"
+    file.write_text('{"suites": {}}')
+    with pytest.raises(UsageError, match="--json: expected figures of bench memory"):
+        bench.main(["memory", "--budget", "quick", "--json", str(file)])
+    assert file.read_text() == '{"suites": {}}'

@@ -7,7 +7,7 @@ import pytest
 
 from robonav.cli import bench
 from robonav.cli.args import UsageError
-from robonav.errors import ConfigError, PolicyError
+from robonav.errors import ConfigError, PolicyError, RobonavError
 
 pytest.importorskip("pybullet")
 RUN = ["nav", "--policies", "astar,random", "--suite", "empty", "--episodes", "3", "--workers", "1", "--seed", "5"]
@@ -58,6 +58,9 @@ def test_the_delay_is_measured_unless_it_is_given(tmp_path: Path) -> None:
         (["--policies", "astar,astar"], UsageError, "--policies: expected different names"),
         (["--policies", "astr"], PolicyError, "did you mean 'astar'"),
         (["--suite", "roms"], ConfigError, "did you mean 'rooms'"),
+        (["--suite"], UsageError, "--suite: expected one suite or more"),
+        (["--suite", "rooms", "rooms"], UsageError, "--suite: expected one suite or more of different names"),
+        (["--html", "/proc/page.html"], RobonavError, "/proc"),
         (["--suite", "barn"], UsageError, "robonav evaluate"),
         (["--episodes", "0"], ConfigError, "--episodes"),
         (["--delay-ms", "-1"], UsageError, "--delay-ms"),
@@ -68,6 +71,23 @@ def test_the_delay_is_measured_unless_it_is_given(tmp_path: Path) -> None:
 def test_bad_arguments_are_told_before_anything_runs(argv, error, said) -> None:
     with pytest.raises(error, match=said):
         bench.main(["nav", *argv])
+
+
+def test_rows_of_a_policy_that_has_changed_are_refused(tmp_path: Path) -> None:
+    file, preset = tmp_path / "nav.json", tmp_path / "own.toml"
+    argv = ["nav", "--policies", str(preset), "--suite", "empty", "--episodes", "1", "--workers", "1", "--delay-ms",
+            "0", "--json", str(file)]  # fmt: skip
+    preset.write_text('method = "random"\n')
+    assert bench.main(argv) == 0
+    before = file.read_text()
+    preset.write_text('method = "pursuit"\n')
+    with pytest.raises(ConfigError, match="the policy's content"):
+        bench.main(argv)
+    preset.write_text('method = "random"\n# the same values\n')
+    with pytest.raises(ConfigError, match=r"--delay-ms: expected 5\.0, got 0\.0"):
+        bench.main([*argv, "--delay-ms", "5"])
+    assert file.read_text() == before
+    assert bench.main(argv) == 0
 
 
 def test_a_file_of_another_run_is_kept(tmp_path: Path) -> None:

@@ -35,6 +35,10 @@ def test_what_it_writes_is_what_a_planner_takes(tmp_path: Path, capsys: pytest.C
         (["--episodes", "10", "--driver", "nope"], "'nope'"),
         (["--episodes", "10", "--ticks", "0"], "--ahead, --ticks"),
         (["--episodes", "10", "--train.lr", "0"], "lr"),
+        (["--episodes", "10", "--train.seed", "-1"], "seed"),
+        (["--episodes", "10", "--workers", "0"], "--workers"),
+        (["--episodes", "10", "--robots"], "--robots: expected at least one preset"),
+        (["--episodes", "10", "--scenes"], "--scenes: expected at least one preset"),
     ],
 )
 def test_bad_input_is_one_line_before_anything_is_driven(

@@ -7,7 +7,7 @@ import pytest
 
 from robonav.cli import tune
 from robonav.cli.args import UsageError
-from robonav.errors import ConfigError
+from robonav.errors import ConfigError, RobonavError
 
 pytest.importorskip("pybullet")
 
@@ -28,6 +28,35 @@ def test_tuning_writes_trials_and_a_preset_that_loads(tmp_path: Path, capsys) ->
     assert tune.main(argv) == 0 and trials.read_text() == before  # nothing ran again: its seconds are the same
     tuned = load_baseline(str(out))
     assert tuned.dwa.tracking and tuned.dwa.horizon_s == best["values"]["horizon_s"]
+
+
+def test_what_was_measured_is_what_the_preset_says(tmp_path: Path) -> None:
+    from policies.baselines import load_baseline
+
+    preset, search, out = (tmp_path / f"{name}.toml" for name in ("own", "search", "best"))
+    preset.write_text(
+        'description = "my \\"fast\\" one"\nmethod = "dwa"\n[dwa]\ntracking = true\n'
+        "[dwa.situation]\nreplan_period_s = 0.1\n"
+    )
+    search.write_text(f'policy = "{preset}"\nsuites = ["empty"]\n[ranges]\nhorizon_s = [1.0, 3.0]\n')
+    assert tune.main(["--search", str(search), "--out", str(out), "--trials", "1", "--episodes", "1"]) == 0
+    tuned, before = load_baseline(str(out)), load_baseline(str(preset))
+    assert tuned.dwa == before.dwa and tuned.dwa.situation.replan_period_s == 0.1
+    assert tuned.description == 'my "fast" one, tuned'
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--trials", "0"], "at least one of each"),
+        (["--episodes", "0"], "at least one of each"),
+        (["--workers", "0"], "--workers: expected at least 1"),
+        (["--out", "/proc/best.toml"], "/proc"),
+    ],
+)
+def test_bad_numbers_and_places_are_told_before_the_search(flags: list[str], said: str) -> None:
+    with pytest.raises(RobonavError, match=said):
+        tune.main(["--search", "dwa", *flags])
 
 
 @pytest.mark.parametrize(

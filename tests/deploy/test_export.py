@@ -122,6 +122,18 @@ def test_training_begins_with_a_bundle_or_says_that_it_has_no_weights(
     assert begun is not None and begun.info == {"updates": 7}
 
 
+def test_notes_that_are_no_text_are_one_line(
+    run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from robonav.cli.main import main
+
+    (tmp_path / "notes.md").write_bytes("k\xf6nnte".encode("latin-1"))
+    argv = ["export", str(run_folder), "--out", str(tmp_path / "b"), "--notes", str(tmp_path / "notes.md")]
+    assert main(argv) == 2
+    told = capsys.readouterr().err.strip()
+    assert "expected text in UTF-8" in told and "\n" not in told and not (tmp_path / "b").exists()
+
+
 def test_a_damaged_weights_file_is_refused(bundle_folder: Path, tmp_path: Path) -> None:
     import shutil
 

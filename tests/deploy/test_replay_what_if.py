@@ -167,6 +167,29 @@ def test_a_page_is_written_and_too_many_logs_are_refused(
     assert "https://" not in text
     with pytest.raises(UsageError, match="at most 2"):
         command.main([arrival.log] * 3 + ["--html", str(page)])
+    assert command.main([arrival.log, arrival.log, "--html", str(page), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)  # one document
+    assert told["identical"] and [entry["page"] for entry in told["logs"]] == [str(page)] * 2
+    assert command.main([arrival.log, "--html", str(page), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["page"] == str(page)
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--picture", "a.xyz"], "--picture: expected a path that ends in .png"),
+        (["--rrd", "a.rrd"], "at most 1 log"),
+        (["--picture", "a.png"], "--picture: expected one log, got 2 logs"),
+    ],
+)
+def test_what_cannot_be_shown_of_a_folder_is_refused(
+    arrival: RunReport, tmp_path: Path, flags: list[str], said: str
+) -> None:
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.mcap").write_bytes(Path(arrival.log).read_bytes())
+    with pytest.raises(UsageError, match=said):
+        command.main([str(tmp_path), flags[0], str(tmp_path / flags[1])])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.mcap", "b.mcap"]
 
 
 def test_a_recording_for_rerun(arrival: RunReport, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -75,6 +75,12 @@ def test_a_seed_that_no_message_holds_is_refused_before_anything_starts(shipped:
     assert not Path("run.mcap").exists()
 
 
+@pytest.mark.parametrize("port", ["-5", "99999"])
+def test_a_port_that_is_none_is_refused_before_anything_starts(shipped: Path, port: str) -> None:
+    with pytest.raises(RobonavError, match=f"--view-port: expected a port from 0 to 65535, got {port}"):
+        run.main(["--driver", "null", "--view", "--view-port", port])
+
+
 @pytest.mark.parametrize(
     ("words", "driver_has_scene", "limit_s"),
     [

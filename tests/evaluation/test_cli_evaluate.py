@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from robonav.cli.main import main
+from robonav.types import RobotSpec
 
 BARN = Path(os.environ.get("ROBONAV_BARN_DIR") or Path(__file__).resolve().parents[3] / "shared" / "barn")
 needs_barn = pytest.mark.skipif(not (BARN / "grid_files").is_dir(), reason="the BARN dataset is not here")
@@ -112,3 +113,13 @@ def test_barn_writes_the_public_report(tmp_path):
     figures = json.loads(summary.read_text())
     assert figures["worlds"] == [2, 1]
     assert figures["score"] == pytest.approx(sum(float(row[5]) for row in rows) / 2, abs=1e-4)
+
+
+def test_logs_of_failures_name_a_shipped_bundle(a1: RobotSpec) -> None:
+    from policies.registry import pretrained_dir
+    from robonav.cli.failure_logs import _about
+
+    about = _about("quick", None, a1)
+    assert about["bundle"] == str(pretrained_dir() / "quick") and about["bundle_name"] == "quick"
+    assert len(about["bundle_sha256"]) == 64
+    assert "bundle" not in _about("astar", None, a1)

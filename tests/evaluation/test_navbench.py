@@ -59,17 +59,48 @@ def test_the_sign_test_is_exact() -> None:
     assert navbench.paired(first, first)["p"] == 1.0
 
 
-def test_rows_go_on_where_a_file_ends_unless_the_settings_differ() -> None:
+def test_rows_go_on_where_a_file_ends() -> None:
     data = navbench.new_file(3, "a1")
-    rows = navbench.rows_in(data, "rooms", "astar", {"scene": "rooms"}, 2.0)
+    rows = navbench.rows_in(data, "rooms", "astar", {"scene": "rooms"}, 2.0, "abc")
     rows.append(row(0))
     again = navbench.check_file(data, 3, "a1", "f.json")
-    assert navbench.rows_in(again, "rooms", "astar", {"scene": "rooms"}, 9.0) == [row(0)]
+    assert navbench.rows_in(again, "rooms", "astar", {"scene": "rooms"}, 9.0, "abc") == [row(0)]
     assert data["suites"]["rooms"]["astar"]["delay_ms"] == 2.0
-    assert navbench.rows_in(again, "rooms", "astar", {"scene": "other"}, 2.0) == []
 
 
-@pytest.mark.parametrize(("data", "said"), [([1], "something else"), (navbench.new_file(4, "a1"), "seed: expected 3")])
+@pytest.mark.parametrize(
+    ("scene", "delay_ms", "content", "said"),
+    [
+        ("other", 2.0, "abc", "the suite's settings: expected {'scene': 'other'}"),
+        ("rooms", 9.0, "abc", "--delay-ms: expected 9.0, got 2.0"),
+        ("rooms", 2.0, "abd", "the policy's content: expected abd, got abc"),
+    ],
+)
+def test_rows_of_something_else_are_refused_and_stay(scene: str, delay_ms: float, content: str, said: str) -> None:
+    data = navbench.new_file(3, "a1")
+    navbench.rows_in(data, "rooms", "astar", {"scene": "rooms"}, 2.0, "abc", charged=True).append(row(0))
+    with pytest.raises(ConfigError, match=f"rows of astar on rooms: {said}.*use another --json file"):
+        navbench.rows_in(data, "rooms", "astar", {"scene": scene}, delay_ms, content, charged=True)
+    assert data["suites"]["rooms"]["astar"]["rows"] == [row(0)]
+
+
+def test_rows_of_a_version_that_kept_no_content_go_on() -> None:
+    data = navbench.new_file(3, "a1")
+    data["suites"] = {"rooms": {"astar": {"settings": {}, "delay_ms": 2.0, "rows": [row(0)]}}}
+    assert navbench.rows_in(data, "rooms", "astar", {}, 2.0, "abc") == [row(0)]
+    with pytest.raises(ConfigError, match="content"):
+        navbench.rows_in(data, "rooms", "astar", {}, 2.0, "abd")
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ([1], "something else"),
+        (navbench.new_file(4, "a1"), "seed: expected 3"),
+        ({**navbench.new_file(3, "a1"), "suites": {"rooms": []}}, "something else"),
+        ({**navbench.new_file(3, "a1"), "suites": {"rooms": {"astar": {"rows": []}}}}, "something else"),
+    ],
+)
 def test_a_file_of_something_else_is_refused(data, said) -> None:
     with pytest.raises(ConfigError, match=said):
         navbench.check_file(data, 3, "a1", "f.json")

@@ -116,6 +116,11 @@ def test_minari_mistakes_are_one_line(episodes: list[Arrays], tmp_path: Path) ->
         import_minari(tmp_path)
     with pytest.raises(RobonavError, match="episodes: expected at least one"):
         export_minari([], SPEC, tmp_path, "none-v0")
+    for name in ("bogus", "../outside-v0", "/outside-v0"):
+        with pytest.raises(RobonavError, match="expected a name as in office-v0"):
+            export_minari(episodes[:1], SPEC, tmp_path / "out", name)
+    assert not (tmp_path / "out").exists() and not (tmp_path / "outside-v0").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["one-v0"]  # nothing is left beside it
     data = folder / "data" / "main_data.hdf5"
     data.write_bytes(data.read_bytes()[:200])
     with pytest.raises(RobonavError, match="a whole Minari dataset"):

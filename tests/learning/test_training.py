@@ -17,7 +17,9 @@ from robonav.errors import CheckpointError, ConfigError, RobonavError
 from robonav.learning.checkpoint import RESUME_FILE, WEIGHTS_FILE, load_agent, load_tensors
 from robonav.learning.collector import CollectorPool, InProcessPool
 from robonav.learning.config import TrainConfig
+from robonav.learning.counters import Counters
 from robonav.learning.curve import draw_curve
+from robonav.learning.runlog import RunLog
 from robonav.learning.streams import GymStreams
 from robonav.learning.trainer import Trainer, train, worker_configs
 
@@ -160,6 +162,22 @@ def test_progress_has_a_row_at_the_end_and_none_twice(folder: Path) -> None:
         stream.write("6,1,1,1,1\n")  # a killed run got further than its last checkpoint
     run(tiny_config(updates=8), folder, resume=True)
     assert updates() == [4, 8]
+
+
+def test_rows_of_a_run_without_a_checkpoint_are_dropped_however_often_it_begins(tmp_path: Path) -> None:
+    (tmp_path / "progress.csv").write_text("updates,env_steps\r\n30,100\r\n")
+    for _ in range(2):
+        with RunLog(tmp_path, tiny_config(), Counters()):
+            pass
+        assert (tmp_path / "progress.csv").read_text() == ""
+
+
+def test_offline_without_a_path_does_not_simulate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from robonav.cli.main import main
+
+    assert main(["train", "--preset", "quick", "--offline", "--out", str(tmp_path / "new")]) == 2
+    assert "--offline: expected one run's replay, or recorded episodes, got no path" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_run_that_is_out_of_time_is_saved_with_its_last_row(folder: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from policies.pursuit import PursuitPolicy
 from policies.random_policy import RandomPolicy
-from policies.registry import known_policies, make_policy
+from policies.registry import find_policy, fingerprint, known_policies, make_policy, pretrained_dir
 from robonav.errors import PolicyError
 from robonav.types import COMMAND_LIFE_NS, RobotSpec
 from tests.mapping.raycast import observe
@@ -26,6 +26,27 @@ def test_an_unknown_name_is_refused_with_the_nearest(a1: RobotSpec) -> None:
         make_policy("astr", a1)
     with pytest.raises(PolicyError, match=r"known: .*astar.*random"):
         make_policy("zzzzzzzz", a1)
+
+
+def test_a_name_is_found_where_it_lies() -> None:
+    assert find_policy("astar")[0] == "baseline"
+    assert find_policy("general") == ("bundle", pretrained_dir() / "general")
+
+
+def test_a_fingerprint_follows_the_content_and_not_the_name(tmp_path: Path) -> None:
+    own, other = tmp_path / "own.toml", tmp_path / "other.toml"
+    own.write_text('method = "dwa"\n[dwa]\nhorizon_s = 1.5\n')
+    other.write_text('# the same\nmethod = "dwa"\n[dwa]\nhorizon_s = 1.5\n')
+    before = fingerprint(own)
+    assert fingerprint(other) == before
+    own.write_text('method = "dwa"\n[dwa]\nhorizon_s = 1.6\n')
+    assert fingerprint(own) != before
+    weights = tmp_path / "checkpoint.safetensors"
+    weights.write_bytes(b"one")
+    assert fingerprint(tmp_path) == fingerprint(weights) != before
+    one = fingerprint(weights)
+    weights.write_bytes(b"two")
+    assert fingerprint(tmp_path) != one
 
 
 def test_a_folder_without_a_policy_is_refused(a1: RobotSpec, tmp_path: Path) -> None:
