@@ -118,11 +118,11 @@ def replay(
     log = path if isinstance(path, Log) else read_log(path)
     run = log.run
     wanted = bundle if bundle is not None else options.bundle
-    if wanted is None and not run.get("bundle"):
-        raise LogError(explain(f"{log.path}: its bundle", "a folder", "none in the log", "name it with --bundle"))
-    folder = find_bundle(wanted) if wanted is not None else Path(run["bundle"])
-    if not is_bundle(folder):
-        raise LogError(explain(f"{log.path}: its bundle", "a bundle folder", f"'{folder}'", "name it with --bundle"))
+    folder = find_bundle(wanted) if wanted is not None else Path(run.get("bundle", ""))
+    named = wanted is not None or bool(run.get("bundle"))
+    if not named or not is_bundle(folder):
+        got = f"'{folder}'" if named else "none in the log"
+        raise LogError(explain(f"{log.path}: its bundle", "a bundle folder", got, "name it with --bundle"))
     loaded = load_bundle(folder)
     planner = options.planner or _logged_planner(run)
     policy = BundlePolicy(loaded if watch is None else watch(loaded), robot_of(log), planner)

@@ -182,15 +182,14 @@ def _info(name: str, checkpoint: Checkpoint) -> dict[str, Any]:
 
 def _trained_with(name: str, checkpoint: Checkpoint) -> str:
     """The randomisation of a run, as far as the weights or the folder beside them tell."""
-    from robonav.learning.checkpoint import NOT_KNOWN
+    from robonav.learning.checkpoint import NOT_KNOWN, randomisation_of
 
     if "randomisation" in checkpoint.info:
         return str(checkpoint.info["randomisation"])
     try:  # weights of an earlier version
-        collect = json.loads((Path(name) / "config.json").read_text()).get("collect", {})
+        return randomisation_of(json.loads((Path(name) / "config.json").read_text()).get("collect", {}))
     except (OSError, ValueError):
         return NOT_KNOWN
-    return str(collect.get("randomisation", "sim2real")) if collect.get("imperfect", 0) else "off"
 
 
 def _gather(

@@ -160,12 +160,11 @@ def rows_in(
     Raises:
         ConfigError: the rows that are there are of another suite, policy or delay.
     """
-    entry = data["suites"].setdefault(suite, {}).get(policy)
-    if entry is None:
-        entry = {"settings": dict(settings), "delay_ms": delay_ms, "rows": []}
-        data["suites"][suite][policy] = entry
-    if not entry["rows"]:
-        entry |= {"settings": dict(settings), "delay_ms": delay_ms, "content": content}
+    of_suite = data["suites"].setdefault(suite, {})
+    entry = of_suite.get(policy)
+    if entry is None or not entry["rows"]:
+        entry = {"settings": dict(settings), "delay_ms": delay_ms, "content": content, "rows": []}
+        of_suite[policy] = entry
     checks: list[tuple[str, Any, Any]] = [("the suite's settings", entry["settings"], dict(settings))]
     checks += [("the policy's content", entry.setdefault("content", content), content)]
     checks += [("--delay-ms", entry["delay_ms"], delay_ms)] if charged else []

@@ -94,6 +94,13 @@ def _opened(path: Path) -> Iterator[Any]:
         raise CheckpointError(f"{path}: damaged checkpoint ({error}); use another one") from None
 
 
+def randomisation_of(collect: Mapping[str, Any]) -> str:
+    """The preset under which a run's steps were gathered, or some of them, by its config; none tells nothing."""
+    if not collect:
+        return NOT_KNOWN
+    return str(collect.get("randomisation", "sim2real")) if collect.get("imperfect") else "off"
+
+
 def _texts(metadata: Mapping[str, Any]) -> dict[str, str]:
     """What `_metadata` reads."""
     return {"format": FORMAT, **{name: json.dumps(value) for name, value in metadata.items()}}

@@ -20,7 +20,7 @@ import torch
 from robonav.config import to_mapping
 from robonav.errors import ShapeError, explain
 from robonav.files import write_json_atomic
-from robonav.learning.checkpoint import NOT_KNOWN, Checkpoint
+from robonav.learning.checkpoint import NOT_KNOWN, Checkpoint, randomisation_of
 from robonav.learning.config import CollectConfig, EvaluationConfig, KickstartConfig, TrainConfig
 from robonav.learning.curriculum import CurriculumConfig
 from robonav.learning.replay import OPTIONAL, Replay, kept_replay, step_shapes
@@ -149,7 +149,7 @@ def train_on_replay(
         trainer = Trainer(config, spec, folder, replay=replay)
         trainer.counters.env_steps = len(replay)
         trainer.scenes = [str(name) for name in recorded.get("scenes", ())]
-        trainer.randomisation = _randomisation(recorded)
+        trainer.randomisation = randomisation_of(recorded)
         return trainer
 
     return _train(config, made, folder, resume, begin_with)
@@ -161,13 +161,6 @@ def _collected(source: Path) -> dict[str, Any]:
         return dict(json.loads((source.parent / "config.json").read_text())["collect"])
     except (OSError, ValueError, KeyError, TypeError):
         return {}
-
-
-def _randomisation(collected: dict[str, Any]) -> str:
-    """The preset under which such a run gathered its steps."""
-    if not collected:
-        return NOT_KNOWN
-    return str(collected.get("randomisation", NOT_KNOWN)) if collected.get("imperfect") else "off"
 
 
 def _train(

@@ -106,9 +106,8 @@ class RunLog:
             return
         with self.path.open(newline="") as stream:
             rows = list(csv.reader(stream))
-        kept = [row for row in rows[1:] if row and float(row[0]) <= updates]
-        head = rows[:1] if updates else []  # a run that begins anew writes its own
-        write_text_atomic(self.path, "".join(",".join(row) + "\r\n" for row in [*head, *kept]))
+        kept = [*rows[:1], *(row for row in rows[1:] if row and float(row[0]) <= updates)] if updates else []
+        write_text_atomic(self.path, "".join(",".join(row) + "\r\n" for row in kept))
 
     def _write_row(self, counters: Counters, shown: dict[str, Any]) -> None:
         means = {k: sum(r.get(k, 0.0) for r in self.rows) / len(self.rows) for k in COLUMNS}

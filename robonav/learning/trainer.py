@@ -25,6 +25,7 @@ from robonav.learning.checkpoint import (
     Checkpoint,
     load_metadata,
     load_tensors,
+    randomisation_of,
     save_agent,
     save_tensors,
 )
@@ -85,7 +86,7 @@ class Trainer:
         """Whether a signal asked the run to end before its budget was spent."""
         self.scenes: Sequence[str] = config.collect.scenes
         """What the steps are from, for the checkpoint's record."""
-        self.randomisation = config.collect.randomisation if config.collect.imperfect else "off"
+        self.randomisation = randomisation_of(to_mapping(config.collect))
         """The preset under which they were gathered, or some of them."""
         self.began_with: dict[str, Any] = {}
         """Budget of the run whose weights this one began with, if not with new ones."""
